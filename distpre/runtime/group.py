@@ -1,0 +1,66 @@
+"""The process group: who we are, and the few collectives that rooms other than contrast/ may ask for."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def device() -> torch.device:
+    """This process's device: its GPU by LOCAL_RANK where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum over ranks, without gradient, in the tensor's own shape and dtype."""
+    x = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def anywhere(flag: bool) -> bool:
+    """True on every rank if the flag is up on any."""
+    return bool(total(torch.tensor([float(flag)], device=device())).item())
+
+
+def gathered(x: Tensor) -> Tensor:
+    """Rows of every rank in rank order, (n_r, ...) -> (sum of n_r, ...), without gradient; n_r may differ."""
+    if world_size() == 1:
+        return x.detach()
+    counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor([len(x)], device=x.device))
+    longest = int(max(counts))
+    padded = x.new_zeros((longest, *x.shape[1:]))
+    padded[: len(x)] = x.detach()
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([p[: int(n)] for p, n in zip(parts, counts, strict=True)])
+
+
+def from_rank_zero(value: Any) -> Any:
+    """Rank 0's object, on every rank."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, device=device())
+    return box[0]
+
+
+def wait_for_all() -> None:
+    if world_size() > 1:
+        dist.barrier()
