@@ -94,15 +94,6 @@ class Embedding:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """What Model.forward returns: one Embedding a view, and the logit scales and biases (shape [1]) read inside it."""
-
-    embeddings: dict[str, Embedding]
-    scales: dict[str, Tensor]
-    biases: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Step:
     """All that a term may look at: the batch, what the student says of it, and where the run stands."""
 
@@ -151,16 +142,19 @@ class Row:
 
 
 class Embedder(Protocol):
-    """Frozen towers, as an evaluator sees them."""
+    """Frozen towers, as an evaluator sees them. Every rank calls it the same number of times, in the same order."""
 
-    def views(self, views: dict[str, Tensor | Padded]) -> dict[str, Tensor]:
-        """{view: (b, ...)} -> {view: (b, d)} unit vectors."""
+    def batch(self, batch: Batch, *views: str) -> dict[str, Tensor]:
+        """{view: (b, d)} unit vectors of this rank's rows; b may be 0."""
 
-    def raw(self, view: str, values: list[Any]) -> Tensor:
-        """Field values (strings, arrays) through the view's evaluation ops and its tower: (n, d)."""
+    def values(self, view: str, values: list[Any]) -> Tensor:
+        """Field values (captions, images) through the view's evaluation ops and its tower: (n, d), on every rank."""
 
 
 class Evaluator(Protocol):
-    """Frozen towers and a data set -> rows of a table, equal on every rank."""
+    """Frozen towers and a data set -> rows of a table, equal on every rank.
+
+    data() passes once over the set: this rank's Batches, as many on every rank.
+    """
 
     def run(self, embed: Embedder, data: Callable[[], Iterator[Batch]]) -> Iterator[Row]: ...

@@ -1,0 +1,1 @@
+"""distpre: distributed contrastive pretraining. Start at train.py, then ARCHITECTURE.md."""

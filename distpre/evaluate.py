@@ -1,0 +1,49 @@
+"""`python -m distpre.evaluate RUN`: the tables of a run's recipe at its newest commit, on one process."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from distpre.errors import CheckpointError, DistpreError
+from distpre.recipe import Recipe
+from distpre.runtime import build, commit, group
+from distpre.runtime.engine import join_group, leave_group
+from distpre.runtime.evaluation import Evaluation, record
+from distpre.runtime.report import Screen
+
+
+def evaluate(run_dir: str | Path) -> dict[str, Any]:
+    """An "eval" record of RUN. Raises CheckpointError where there is no commit, or no `evaluate` in the recipe."""
+    recipe = Recipe.from_resolved(Path(run_dir, "recipe.yaml").read_text())
+    newest = commit.newest(run_dir)
+    if newest is None:
+        raise CheckpointError(f"{run_dir} holds no commit.", "Train it first, or name another run folder.")
+    if recipe.evaluate is None:
+        raise CheckpointError(f"{run_dir}/recipe.yaml has no `evaluate`.", "Add one, with `data` and `tables`.")
+    model = build.model(recipe)
+    model.load_state_dict(newest.weights())
+    model.to(group.device())
+    evaluation = Evaluation.of(recipe, model, build.views(recipe), lambda text: print(text, file=sys.stderr))
+    return record(newest.step, evaluation.run())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m distpre.evaluate", description=__doc__)
+    parser.add_argument("run", help="a run folder")
+    try:
+        join_group()
+        result = evaluate(parser.parse_args().run)
+    except DistpreError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_status
+    if group.rank() == 0:
+        Screen().show(result)
+    leave_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

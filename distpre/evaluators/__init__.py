@@ -1,0 +1,9 @@
+"""Evaluators: frozen towers and held-out data -> rows of a table.
+
+Contents table: the name a recipe uses -> module:Class.
+"""
+
+CONTENTS = {
+    "zero_shot": "distpre.evaluators.zero_shot:ZeroShot",  # classification by prompts
+    "retrieval": "distpre.evaluators.retrieval:Retrieval",  # R@k in both directions
+}

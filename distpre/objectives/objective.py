@@ -1,0 +1,51 @@
+"""The objective: the weighted sum of its terms at a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from distpre.errors import NumericError
+from distpre.runtime.group import rank
+from distpre.schedule import Schedule
+from distpre.types import Step, Term
+
+
+@dataclass
+class StepResult:
+    """loss: (), its mean over ranks is the global batch's; log: {"term/figure": ()}, to be averaged over ranks."""
+
+    loss: Tensor
+    log: dict[str, Tensor] = field(default_factory=dict)
+    per_sample: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """terms: {name: (term, weight schedule)}. Terms whose `local` differs from the call's are left out of it."""
+
+    terms: dict[str, tuple[Term, Schedule]]
+
+    def __call__(self, step: Step, *, local: bool | None = None) -> StepResult:
+        """local None: every term; False: those over the effective batch; True: those of a micro-batch."""
+        result = StepResult(step.batch.weight.new_zeros(()))
+        for name, (term, schedule) in self.terms.items():
+            if local is not None and term.local != local:
+                continue
+            said, weight = term(step), schedule.at(step.index, step.of)
+            if not torch.isfinite(said.loss):
+                raise NumericError(
+                    f"The term {name!r} is {said.loss.item()} in step {step.index} on rank {rank()}.",
+                    "Lower the learning rate or the logit scale's max, or look at the samples of that step.",
+                )
+            result.loss = result.loss + weight * said.loss
+            result.log |= {f"{name}/loss": said.loss.detach(), f"{name}/weight": torch.tensor(weight)}
+            result.log |= {f"{name}/{key}": torch.as_tensor(value).detach() for key, value in said.log.items()}
+            if said.per_sample is not None:
+                result.per_sample[name] = said.per_sample
+        return result
+
+    def has(self, *, local: bool) -> bool:
+        return any(term.local == local for term, _ in self.terms.values())

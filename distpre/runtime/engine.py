@@ -1,0 +1,162 @@
+"""DeepSpeed around the model: ZeRO stage, clipping, AdamW, and what its API leaves to us."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from distpre.runtime import group
+from distpre.schedule import Schedule
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+
+import deepspeed  # noqa: E402
+
+# Its shared-memory all-reduce for CPUs is compiled at first use (half a minute) and spins for ever when a peer dies.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def join_group(timeout_seconds: float = 600) -> None:
+    """The process group of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; alone, a group of one."""
+    if not dist.is_initialized():
+        for name, alone in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+            os.environ.setdefault(name, alone)
+        os.environ.setdefault("MASTER_PORT", "0" if os.environ["WORLD_SIZE"] == "1" else "29500")
+        device = group.device()
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            timeout=timedelta(seconds=timeout_seconds),
+            device_id=device if device.type == "cuda" else None,
+        )
+    deepspeed.init_distributed(dist_init_required=False, verbose=False)
+
+
+def leave_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Engine:
+    """The model under ZeRO stage `zero` with AdamW; gradients are averaged over ranks."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: Schedule,
+        steps: int,
+        zero: int = 0,
+        accumulation: int = 1,
+        clip: float | None = None,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-6,
+    ):
+        self.model, self.lr, self.steps, self.zero, self.accumulation = model, lr, steps, zero, accumulation
+        self.device = group.device()
+        self.clip = clip
+        config = {
+            "train_micro_batch_size_per_gpu": 1,  # bookkeeping only: our loader decides what a rank gets
+            "gradient_accumulation_steps": accumulation,
+            "gradient_clipping": clip or 0.0,
+            "zero_optimization": {"stage": zero, "overlap_comm": self.device.type == "cuda"},
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 10**9,
+        }
+        optimiser = torch.optim.AdamW(decay_groups(model, weight_decay), lr=0.0, betas=betas, eps=eps)
+        self.wrapped, *_ = deepspeed.initialize(
+            model=model.to(self.device), optimizer=optimiser, config=config, dist_init_required=False
+        )
+
+    def __call__(self, views: dict[str, Any]) -> tuple[dict, dict]:
+        return self.wrapped(views)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of one micro-batch; their sum over micro-batches is the step's (nothing is divided)."""
+        self.wrapped.backward(loss, scale_wrt_gas=False)
+
+    def step(self, index: int) -> float:
+        """Counts a micro-batch; with the last one of step `index`, clips and updates. Returns the learning rate."""
+        rate = self.lr.at(index, self.steps)
+        for parameters in self.wrapped.optimizer.param_groups:
+            parameters["lr"] = rate
+        updates = self.wrapped.is_gradient_accumulation_boundary()
+        self.wrapped.step()
+        if updates:
+            self._bound_scales()
+        return rate
+
+    def _bound_scales(self) -> None:
+        """Clamps every logit scale in place, in the working copy and in the optimiser's (CLIP, section 2.5)."""
+        from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
+
+        for scale in self.model.scales.values():
+            if not scale.log.requires_grad:
+                continue
+            if self.zero == 0:
+                scale.log.data.clamp_(max=scale.bound)
+                continue
+            full = safe_get_full_fp32_param(scale.log) if self.zero == 3 else scale.log.data
+            if full.item() > scale.bound:
+                safe_set_full_fp32_param(scale.log, torch.full_like(full, scale.bound))
+                if self.zero < 3:
+                    scale.log.data.clamp_(max=scale.bound)
+
+    def figures(self) -> dict[str, float]:
+        """lr of the last update, and this process's memory in bytes: the device's peak, or the resident set."""
+        if self.device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(self.device)
+        else:
+            memory = psutil.Process().memory_info().rss
+        return {"lr": self.wrapped.optimizer.param_groups[0]["lr"], "memory_bytes": memory}
+
+    def parameters_of(self, tower: str) -> int:
+        return count_parameters(self.model.towers[tower])
+
+    def save(self, folder: str, tag: str) -> None:
+        """Every rank writes its part of `folder/tag`."""
+        self.wrapped.save_checkpoint(folder, tag=tag, save_latest=False)
+
+    def load(self, folder: str, tag: str) -> None:
+        self.wrapped.load_checkpoint(folder, tag=tag)
+
+    def full_weights(self) -> dict[str, Tensor]:
+        """The whole model's fp32 weights on the CPU of rank 0, and {} elsewhere; every rank calls it."""
+        weights = {}
+        for name, value in self.model.named_parameters():
+            with deepspeed.zero.GatheredParameters([value], modifier_rank=None, enabled=self.zero == 3):
+                if group.rank() == 0:
+                    weights[name] = value.detach().to("cpu", copy=True)
+        if group.rank() == 0:
+            weights |= {name: value.detach().to("cpu", copy=True) for name, value in self.model.named_buffers()}
+        return weights
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; gains, biases and logit scales (1-dim) do not, as in CLIP (section 2.5)."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [g for g in groups if g["params"]]
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters())
+
+
+def seed_step(seed: int, step: int, part: int) -> None:
+    """Dropout's rng as arithmetic: replayed in the second pass of an accumulated step, and after a resume."""
+    entropy = np.random.SeedSequence((seed, step, group.rank(), part))
+    torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))

@@ -1,0 +1,66 @@
+"""Evaluation inside a run: frozen towers, a recipe's tables, sharded over the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import astuple
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distpre.data.loader import collate
+from distpre.recipe import Recipe
+from distpre.recipe.resolve import build as build_component
+from distpre.runtime import build, group
+from distpre.types import Batch, Evaluator, Row
+from distpre.views.pipeline import View
+
+
+class FrozenTowers:
+    """A model (or DeepSpeed's wrapping of it) in evaluation mode, without gradient (types.Embedder)."""
+
+    def __init__(self, model: nn.Module, views: dict[str, View], chunk: int):
+        self.model, self.views, self.chunk = model, views, chunk
+        self.device = group.device()
+
+    @torch.no_grad()
+    def batch(self, batch: Batch, *views: str) -> dict[str, Tensor]:
+        there = batch.to(self.device).views
+        embedded, _ = self.model({view: there[view] for view in views})
+        return {view: vector for view, (vector, _) in embedded.items()}
+
+    @torch.no_grad()
+    def values(self, view: str, values: list[Any]) -> Tensor:
+        made = [self.views[view].evaluation(value) for value in values]
+        parts = [collate(made[i : i + self.chunk]) for i in range(0, len(made), self.chunk)]
+        return torch.cat([self.model({view: part.to(self.device)})[0][view][0] for part in parts])
+
+
+class Evaluation:
+    """The tables of a recipe's `evaluate`, over its data set, sharded over the ranks."""
+
+    def __init__(self, tables: dict[str, Evaluator], data: Callable[[], Iterator[Batch]], towers: FrozenTowers):
+        self.tables, self.data, self.towers = tables, data, towers
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, model: nn.Module, views: dict[str, View], note: Callable[[str], None]
+    ) -> Evaluation:
+        spec = recipe.evaluate
+        source = build.source(recipe, spec.data, note)
+        loader = build.loader(recipe, source, views, batch=spec.batch, note=note)
+        tables = {name: build_component(c, "evaluator") for name, c in spec.tables.items()}
+        return cls(tables, loader.once, FrozenTowers(model, views, chunk=spec.batch))
+
+    def run(self) -> dict[str, list[Row]]:
+        self.towers.model.eval()
+        try:
+            return {name: list(table.run(self.towers, self.data)) for name, table in self.tables.items()}
+        finally:
+            self.towers.model.train()
+
+
+def record(step: int, tables: dict[str, list[Row]]) -> dict[str, Any]:
+    """The evaluation as one line of eval.jsonl."""
+    return {"kind": "eval", "step": step, "tables": {name: [list(astuple(r)) for r in t] for name, t in tables.items()}}

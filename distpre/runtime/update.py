@@ -1,0 +1,98 @@
+"""One update: embed the batch, contrast it globally, back-propagate, step.
+
+With accumulation the two passes of GradCache (Gao et al. 2021, arXiv 2101.06983): every micro-batch is embedded without
+gradient, the objective sees the whole effective batch once, and each micro-batch is embedded again, with its rng
+replayed, to receive its rows of the gradient. The logit scale's gradient enters once, with the first micro-batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distpre.objectives.objective import Objective, StepResult
+from distpre.runtime.engine import Engine, seed_step
+from distpre.types import Batch, Embedding, Step
+
+
+def update(engine: Engine, objective: Objective, batch: Batch, *, index: int, seed: int) -> StepResult:
+    """One optimiser step on this rank's part of the global batch, in engine.accumulation micro-batches."""
+    batch = batch.to(engine.device)
+    if engine.accumulation == 1:
+        seed_step(seed, index, 0)
+        result = objective(embed(engine, batch, index))
+        engine.backward(result.loss)
+        engine.step(index)
+        return result
+    return _accumulated(engine, objective, batch, index, seed)
+
+
+def embed(engine: Engine, batch: Batch, index: int) -> Step:
+    """The batch through every tower: what the terms look at."""
+    embedded, scales = engine(batch.views)
+    return Step(
+        batch,
+        {view: Embedding(vector, taps) for view, (vector, taps) in embedded.items()},
+        {name: values[0] for name, values in scales.items()},
+        {name: values[1] for name, values in scales.items() if len(values) > 1},
+        index,
+        engine.steps,
+    )
+
+
+def _accumulated(engine: Engine, objective: Objective, batch: Batch, index: int, seed: int) -> StepResult:
+    parts = batch.split(engine.accumulation)
+    steps = []
+    with torch.no_grad():
+        for i, part in enumerate(parts):
+            seed_step(seed, index, i)
+            steps.append(embed(engine, part, index))
+    whole = _joined(batch, steps)
+    result = objective(whole, local=False)
+    leaves = _leaves(whole)
+    gradients = torch.autograd.grad(result.loss, list(leaves.values()), allow_unused=True)
+    gradients = dict(zip(leaves, gradients, strict=True))
+    start = 0
+    for i, part in enumerate(parts):
+        seed_step(seed, index, i)
+        step = embed(engine, part, index)
+        rows = slice(start, start + len(part))
+        loss = _injected(_leaves(step), gradients, rows, first=i == 0)
+        if objective.has(local=True):
+            said = objective(step, local=True)
+            loss = loss + said.loss * (len(part) / max(1, len(batch)))
+            result.log |= said.log
+        engine.backward(loss)
+        engine.step(index)
+        start += len(part)
+    return result
+
+
+def _joined(batch: Batch, steps: list[Step]) -> Step:
+    """The effective batch's embeddings as leaves of a graph of their own."""
+    student = {
+        view: Embedding(torch.cat([s.student[view].vector for s in steps]).requires_grad_())
+        for view in steps[0].student
+    }
+    scales = {name: value.detach().requires_grad_() for name, value in steps[0].scales.items()}
+    biases = {name: value.detach().requires_grad_() for name, value in steps[0].biases.items()}
+    return Step(batch, student, scales, biases, steps[0].index, steps[0].of)
+
+
+def _leaves(step: Step) -> dict[tuple[str, str], Tensor]:
+    """Everything a term's gradient reaches: (kind, name) -> tensor."""
+    vectors = {("view", name): e.vector for name, e in step.student.items()}
+    scales = {("scale", name): value for name, value in step.scales.items()}
+    return vectors | scales | {("bias", name): value for name, value in step.biases.items()}
+
+
+def _injected(leaves: dict, gradients: dict, rows: slice, *, first: bool) -> Tensor:
+    """A scalar whose gradient at each leaf is the stored one: <leaf, gradient>."""
+    loss = sum(value.sum() * 0.0 for value in leaves.values())
+    for (kind, name), value in leaves.items():
+        gradient = gradients[kind, name]
+        if gradient is not None and kind == "view":
+            loss = loss + (value * gradient[rows]).sum()
+        elif gradient is not None and first:
+            loss = loss + (value * gradient).sum()
+    return loss

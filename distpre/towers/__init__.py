@@ -1,0 +1,16 @@
+"""Everything with parameters: encoders, heads, and the Model that holds them.
+
+Contents tables: the name a recipe uses -> module:Class. A name like "my_lab.nets:MyEncoder" needs no row here.
+"""
+
+ENCODERS = {
+    "open_clip_image": "distpre.towers.encoders.open_clip:OpenClipImage",  # open_clip image towers, by model or config
+    "open_clip_text": "distpre.towers.encoders.open_clip:OpenClipText",  # open_clip text towers, by model or config
+    "timm": "distpre.towers.encoders.timm:Timm",  # any timm vision model, by name
+    "transformers_text": "distpre.towers.encoders.transformers:TransformersText",  # any transformers encoder
+}
+
+HEADS = {
+    "linear": "distpre.towers.heads.projection:Linear",  # one matrix
+    "mlp": "distpre.towers.heads.projection:Mlp",  # layers with GELU between
+}

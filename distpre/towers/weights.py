@@ -1,0 +1,48 @@
+"""Weights from files into a tower: open_clip checkpoints and our own exports. Nothing is unpickled beyond tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from distpre.errors import CheckpointError
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
+    """A state dict from .safetensors, or from a .pt read with weights_only; `module.` prefixes are dropped."""
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such weights file.", "Give a local checkpoint; nothing is downloaded.")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        state = loaded.get("state_dict", loaded)
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def load_tower(tower: nn.Module, path: str | Path, *, part: str) -> None:
+    """Fill an open_clip tower ("visual" or "text") from a whole CLIP checkpoint, in either of open_clip's layouts.
+
+    Raises CheckpointError naming the first key that is missing, unexpected or of another shape.
+    """
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    state = convert_to_custom_text_state_dict(read(path))
+    mine = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
+    want = tower.state_dict()
+    for name in sorted(set(mine) ^ set(want)):
+        where = "is not in it" if name in want else "is not in the tower"
+        raise CheckpointError(f"{path} does not fit the {part} tower: {part}.{name} {where}.", "Check model or config.")
+    for name, value in want.items():
+        if mine[name].shape != value.shape:
+            raise CheckpointError(
+                f"{path} does not fit the {part} tower: {part}.{name} is {tuple(mine[name].shape)}, "
+                f"the tower's is {tuple(value.shape)}.",
+                "Check model or config.",
+            )
+    tower.load_state_dict(mine)
