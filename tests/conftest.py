@@ -1,0 +1,21 @@
+"""Threads, seeds, and real data where it is at hand."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of small real data sets beside the checkout; the test is skipped where it is absent."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}")
+    return folder

@@ -1,0 +1,100 @@
+"""Trainers that the launch tests put in the place of distpre.train: they train nothing, and fail in one way each.
+
+Each is called in a worker as train(recipe, sink=, stop=). recipe.run.dir is where it leaves what the test looks at.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from distpre.errors import DataError
+
+RANK = int(os.environ.get("RANK", 0))
+
+
+def to_the_end(recipe, sink, stop):
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
+    _left(recipe, f"environment-{RANK}").write_text(" ".join(os.environ[name] for name in names))
+    if RANK == 0:
+        for step in (1, 2, 3):
+            sink({"kind": "step", "step": step, "of": 3})
+    return {"status": "finished"}
+
+
+def raises_on_rank_1(recipe, sink, stop):
+    if RANK == 1:
+        time.sleep(0.3)
+        raise KeyError("the root of it")
+    raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1")
+
+
+def refuses_its_data(recipe, sink, stop):
+    raise DataError("train-000.tar is not there.", "Run tools.shard.")
+
+
+def dies_once(recipe, sink, stop):
+    """Rank 1 is killed in its first life; rank 0 then sees a closed connection."""
+    sink({"kind": "step", "step": 7, "of": 9})
+    first = not _left(recipe, "died").exists()
+    if RANK == 1 and first:
+        time.sleep(1)
+        _left(recipe, "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    while first and not _left(recipe, "died").exists():
+        time.sleep(0.01)
+    if first:
+        raise RuntimeError("Connection reset by peer")
+    return {"status": "finished"}
+
+
+def dies_always(recipe, sink, stop):
+    if RANK == 1:
+        print("last words", file=sys.stderr, flush=True)
+        os._exit(3)
+    time.sleep(60)
+
+
+def is_stopped_once(recipe, sink, stop):
+    """Rank 1's process stands still (SIGSTOP), as on a frozen host."""
+    if RANK == 1 and not _left(recipe, "stopped").exists():
+        _left(recipe, "stopped").touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    while not _left(recipe, "stopped").exists():
+        time.sleep(0.05)
+    if os.getppid() and _left(recipe, f"first-life-{RANK}").exists():
+        return {"status": "finished"}
+    _left(recipe, "first-life-0").touch()
+    _left(recipe, "first-life-1").touch()
+    time.sleep(60)
+
+
+def stalls(recipe, sink, stop):
+    """Both ranks begin; rank 1 then makes no more steps, in a process that is well."""
+    while True:
+        stop()
+        if RANK == 1:
+            time.sleep(60)
+        time.sleep(0.1)
+
+
+def until_stopped(recipe, sink, stop):
+    """Trains until it is asked to stop, with a child process of its own, as a loader has."""
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+    while stop() is None:
+        sink({"kind": "note", "text": "training"})
+        time.sleep(0.1)
+    _left(recipe, f"committed-{RANK}").write_text(stop())
+    return {"status": "stopped"}
+
+
+def deaf(recipe, sink, stop):
+    sink({"kind": "note", "text": "training"})
+    time.sleep(120)
+
+
+def _left(recipe, name):
+    Path(recipe.run.dir).mkdir(parents=True, exist_ok=True)
+    return Path(recipe.run.dir, name)
