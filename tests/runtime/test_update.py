@@ -1,0 +1,136 @@
+"""An update under DeepSpeed, at any world size, stage and accumulation, against a plain loop on one process."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from distpre.schedule import Constant, Cosine
+from tests.ranks import ranks
+
+STEPS, BATCH = 6, 24
+LR = Cosine(start=3e-2, end=1e-3, warm_up=2)
+CLIP, DECAY, BETAS, EPS = 0.5, 0.2, (0.9, 0.98), 1e-6
+
+
+class Net(nn.Module):
+    """A small encoder; dropout only where a test asks for it."""
+
+    width = 8
+
+    def __init__(self, dropout: float = 0.0):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(12, 16), nn.GELU(), nn.Dropout(dropout), nn.Linear(16, 8))
+
+    def forward(self, x):
+        return self.layers(x), {}
+
+
+def small_model(dropout: float = 0.0, start: float = 14.0):
+    from distpre.towers.model import LogitScale, Model
+    from distpre.towers.tower import Tower
+
+    torch.manual_seed(0)
+    towers = {"image": Tower(Net(dropout)), "text": Tower(Net(dropout))}
+    return Model(towers, {"image": "image", "text": "text"}, {"logit": LogitScale(start)}, "fp32")
+
+
+def global_views(index: int) -> dict[str, torch.Tensor]:
+    """Two noisy looks at the same latent."""
+    generator = torch.Generator().manual_seed(index)
+    latent = torch.randn(BATCH, 12, generator=generator)
+    return {name: latent + 0.3 * torch.randn(BATCH, 12, generator=generator) for name in ("image", "text")}
+
+
+def plain_trace() -> tuple[list[float], dict[str, torch.Tensor]]:
+    """The same training written out: one process, torch.optim.AdamW, clip_grad_norm_, F.cross_entropy."""
+    model = small_model()
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": DECAY}, {"params": vectors, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS)
+    losses = []
+    for index in range(STEPS):
+        embedded, scales = model(global_views(index))
+        logits = scales["logit"][0] * embedded["image"][0] @ embedded["text"][0].T
+        own = torch.arange(BATCH)
+        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        for group in optimiser.param_groups:
+            group["lr"] = LR.at(index, STEPS)
+        optimiser.step()
+        losses.append(loss.item())
+    return losses, {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+def engine_trace(zero: int, accumulation: int, dropout: float = 0.0, shares: list[int] | None = None):
+    """What our engine does on this rank's slice of the same batches; rank 0 returns losses and weights."""
+    from distpre.contrast.targets import OwnPair
+    from distpre.objectives.contrast import Contrast
+    from distpre.objectives.objective import Objective
+    from distpre.runtime import group
+    from distpre.runtime.engine import Engine, join_group
+    from distpre.runtime.update import update
+    from distpre.types import Batch
+
+    join_group()
+    engine = Engine(
+        small_model(dropout),
+        lr=LR,
+        steps=STEPS,
+        zero=zero,
+        accumulation=accumulation,
+        clip=CLIP,
+        weight_decay=DECAY,
+        betas=BETAS,
+        eps=EPS,
+    )
+    objective = Objective({"match": (Contrast("image", "text", scale="logit", targets=OwnPair()), Constant(1.0))})
+    bounds = [0]
+    for share in shares or [
+        BATCH * (r + 1) // group.world_size() - BATCH * r // group.world_size() for r in range(group.world_size())
+    ]:
+        bounds.append(bounds[-1] + share)
+    mine = slice(bounds[group.rank()], bounds[group.rank() + 1])
+    losses = []
+    for index in range(STEPS):
+        views = {name: x[mine] for name, x in global_views(index).items()}
+        n = len(views["image"])
+        batch = Batch(views, {}, torch.arange(BATCH)[mine], torch.ones(n))
+        result = update(engine, objective, batch, index=index, seed=0)
+        losses.append(group.total(result.loss).item() / group.world_size())
+    weights = engine.full_weights()
+    return (losses, weights) if group.rank() == 0 else None
+
+
+def assert_same_training(found, expected):
+    torch.testing.assert_close(torch.tensor(found[0]), torch.tensor(expected[0]), rtol=1e-5, atol=1e-6)
+    for name, value in expected[1].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize("world,accumulation", [(1, 1), (2, 1), (2, 3), (3, 2)])
+def test_training_equals_a_plain_loop_on_one_process(zero, world, accumulation):
+    if world == 1 and zero > 1:
+        world = 4  # nothing to shard alone
+    found = ranks(world).run(engine_trace, zero, accumulation)[0]
+    assert_same_training(found, plain_trace())
+
+
+@pytest.mark.cluster
+def test_uneven_shares_of_the_batch_change_nothing():
+    found = ranks(3).run(engine_trace, 1, 1, 0.0, [11, 9, 4])[0]
+    assert_same_training(found, plain_trace())
+
+
+@pytest.mark.cluster
+def test_dropout_is_replayed_in_the_second_pass():
+    """Were the masks of the two passes different, the embeddings' gradients would belong to other embeddings."""
+    first = ranks(1).run(engine_trace, 0, 2, 0.5)[0]
+    again = ranks(1).run(engine_trace, 0, 2, 0.5)[0]
+    without = ranks(1).run(engine_trace, 0, 2, 0.0)[0]
+    assert first[0] == again[0] and first[0] != without[0]
