@@ -100,19 +100,21 @@ class Engine:
 
     def _bound_scales(self) -> None:
         """Clamps every logit scale in place, in the working copy and in the optimiser's (CLIP, section 2.5)."""
-        from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
+        from deepspeed.utils import safe_get_local_fp32_param, safe_set_full_fp32_param, safe_set_local_fp32_param
 
         for scale in self.model.scales.values():
-            if not scale.log.requires_grad:
+            log, bound = scale.log, scale.bound
+            if not log.requires_grad:
                 continue
-            if self.zero == 0:
-                scale.log.data.clamp_(max=scale.bound)
-                continue
-            full = safe_get_full_fp32_param(scale.log) if self.zero == 3 else scale.log.data
-            if full.item() > scale.bound:
-                safe_set_full_fp32_param(scale.log, torch.full_like(full, scale.bound))
-                if self.zero < 3:
-                    scale.log.data.clamp_(max=scale.bound)
+            if self.zero == 3:  # by partition: the whole-parameter call fails where ranks outnumber elements
+                mine = safe_get_local_fp32_param(log)
+                safe_set_local_fp32_param(log, mine.clamp(max=bound))
+                log.ds_tensor.data.clamp_(max=bound)
+                log.data.clamp_(max=bound)  # empty, unless ZeRO-3 keeps it whole for being small
+            elif log.item() > bound:
+                log.data.clamp_(max=bound)
+                if self.zero:
+                    safe_set_full_fp32_param(log, log.data)
 
     def figures(self) -> dict[str, float]:
         """lr of the last update, and this process's memory in bytes: the device's peak, or the resident set."""
