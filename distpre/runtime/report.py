@@ -111,10 +111,13 @@ class Screen:
 
 
 def start_line(record: Record) -> str:
-    """Every fact of the plan that rank 0 reports, and where training begins."""
-    facts = [f"{k.replace('_', ' ')} {_figure(v)}" for k, v in record.items() if k not in ("kind", "resumed_from")]
-    origin = record.get("resumed_from")
-    return ", ".join([*facts, "from the beginning" if origin is None else f"resumed from step {origin}"])
+    """The plan as rank 0 built it, and where training begins."""
+    origin = record["resumed_from"]
+    return (
+        f"{record['workers']} worker{'s' * (record['workers'] != 1)} on {record['device']}, "
+        f"global batch {record['batch']:,}, {record['of']:,} steps, parameters: {_figure(record['parameters'])}; "
+        f"ready in {record['seconds']:.1f} s, " + (f"resumed from step {origin}" if origin else "from the beginning")
+    )
 
 
 def step_line(record: Record) -> str:

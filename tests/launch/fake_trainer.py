@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distpre.errors import DataError
 
-RANK = int(os.environ.get("RANK", 0))
+RANK = int(os.environ.get("RANK", 0))  # a worker has its rank before it imports its trainer
 
 
 def to_the_end(recipe, sink, stop):
@@ -36,18 +36,18 @@ def refuses_its_data(recipe, sink, stop):
 
 
 def dies_once(recipe, sink, stop):
-    """Rank 1 is killed in its first life; rank 0 then sees a closed connection."""
+    """Rank 1 and a child of it are killed in its first life; rank 0 then sees a closed connection."""
     sink({"kind": "step", "step": 7, "of": 9})
-    first = not _left(recipe, "died").exists()
-    if RANK == 1 and first:
-        time.sleep(1)
+    if _left(recipe, "died").exists():
+        return {"status": "finished"}
+    if RANK == 1:
+        _left(recipe, "child").write_text(str(_child()))
+        time.sleep(0.5)
         _left(recipe, "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    while first and not _left(recipe, "died").exists():
+    while not _left(recipe, "died").exists():
         time.sleep(0.01)
-    if first:
-        raise RuntimeError("Connection reset by peer")
-    return {"status": "finished"}
+    raise RuntimeError("Connection reset by peer")
 
 
 def dies_always(recipe, sink, stop):
@@ -57,17 +57,13 @@ def dies_always(recipe, sink, stop):
     time.sleep(60)
 
 
-def is_stopped_once(recipe, sink, stop):
-    """Rank 1's process stands still (SIGSTOP), as on a frozen host."""
-    if RANK == 1 and not _left(recipe, "stopped").exists():
-        _left(recipe, "stopped").touch()
-        os.kill(os.getpid(), signal.SIGSTOP)
-    while not _left(recipe, "stopped").exists():
-        time.sleep(0.05)
-    if os.getppid() and _left(recipe, f"first-life-{RANK}").exists():
+def stands_still_once(recipe, sink, stop):
+    """Rank 1's process is stopped in its first life, as on a frozen host; rank 0 waits for it."""
+    if _left(recipe, "stood").exists():
         return {"status": "finished"}
-    _left(recipe, "first-life-0").touch()
-    _left(recipe, "first-life-1").touch()
+    if RANK == 1:
+        _left(recipe, "stood").touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(60)
 
 
@@ -82,7 +78,7 @@ def stalls(recipe, sink, stop):
 
 def until_stopped(recipe, sink, stop):
     """Trains until it is asked to stop, with a child process of its own, as a loader has."""
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+    _child()
     while stop() is None:
         sink({"kind": "note", "text": "training"})
         time.sleep(0.1)
@@ -91,8 +87,15 @@ def until_stopped(recipe, sink, stop):
 
 
 def deaf(recipe, sink, stop):
+    _left(recipe, f"pid-{RANK}").write_text(str(os.getpid()))
+    while not (_left(recipe, "pid-0").exists() and _left(recipe, "pid-1").exists()):
+        time.sleep(0.01)
     sink({"kind": "note", "text": "training"})
     time.sleep(120)
+
+
+def _child():
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", "fake_child"]).pid
 
 
 def _left(recipe, name):

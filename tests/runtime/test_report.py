@@ -90,8 +90,11 @@ def test_evaluation_is_short_at_intervals_and_a_table_at_the_end():
 
 
 def test_start_says_where_training_begins():
-    assert "from the beginning" in shown({"kind": "start", "workers": 2, "resumed_from": None})
-    assert "workers 2, resumed from step 40" in shown({"kind": "start", "workers": 2, "resumed_from": 40})
+    start = {"kind": "start", "workers": 2, "device": "cpu", "batch": 256, "of": 600, "seconds": 3.21,
+             "parameters": {"image": 12345, "text": 678}, "resumed_from": None}  # fmt: skip
+    expected = "2 workers on cpu, global batch 256, 600 steps, parameters: image 12,345 text 678; ready in 3.2 s, "
+    assert shown(start).strip() == expected + "from the beginning"
+    assert shown({**start, "resumed_from": 40}).strip() == expected + "resumed from step 40"
 
 
 def test_text_with_brackets_is_shown_as_it_is():

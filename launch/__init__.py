@@ -1,0 +1,1 @@
+"""How a job gets onto machines: Ray workers, one a device, supervised from the process at the terminal."""
