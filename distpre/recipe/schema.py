@@ -1,0 +1,169 @@
+"""The frame of a recipe. Keys of components are their constructors' keywords and are checked in resolve.py."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_serializer, model_validator
+
+
+class Frame(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(BaseModel):
+    """`name`, and the keywords of the class or function that it names."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    def keywords(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+Rate = float | dict[str, dict[str, Any]]  # a number, or {cosine: {...}}, {linear: {...}}, {steps: {...}}
+
+
+class Paper(Frame):
+    title: str
+    number: int | None = None
+    year: int | None = None
+
+
+class SourceSpec(Frame):
+    """shards: path, URL, brace list, `::` list or list of them; fields {name: extension}; ids {name: field path}."""
+
+    shards: str | list[str]
+    fields: dict[str, str]
+    ids: dict[str, str] = {}
+
+
+class DataSpec(Frame):
+    """Sources by name (any key whose value has `shards`), and how they are read."""
+
+    sources: dict[str, SourceSpec]
+    prepare: Component | None = None
+    workers: int = Field(2, ge=0)
+    window: PositiveInt = 262144
+    max_bad_fraction: float = Field(0.01, ge=0, le=1)
+    cache: str | None = None
+    cache_bytes: PositiveInt | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sources_inline(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "sources" in data:
+            return data
+        inline = {k: v for k, v in data.items() if isinstance(v, dict) and "shards" in v}
+        return {**{k: v for k, v in data.items() if k not in inline}, "sources": inline}
+
+    @model_serializer(mode="wrap")
+    def _inline_again(self, handler: Any) -> dict[str, Any]:
+        plain = handler(self)
+        return {**plain.pop("sources"), **plain}
+
+
+class ViewSpec(Frame):
+    field: str
+    ops: list[Component]
+    eval_ops: list[Component] | None = None
+
+
+class TowerSpec(Frame):
+    views: list[str] = Field(min_length=1)
+    encoder: Component
+    head: Component | None = None
+
+
+class ScaleSpec(Frame):
+    start: PositiveFloat
+    max: PositiveFloat = 100.0
+    bias: float | None = None
+    learn: bool = True
+
+
+class TermSpec(Frame):
+    """A term's component and its weight; in YAML `weight` stands beside the component's own keywords."""
+
+    component: Component
+    weight: Rate = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "component" in data:
+            return data
+        split: dict[str, Any] = {"component": {k: v for k, v in data.items() if k != "weight"}}
+        return split | ({"weight": data["weight"]} if "weight" in data else {})
+
+    @model_serializer(mode="wrap")
+    def _join(self, handler: Any) -> dict[str, Any]:
+        plain = handler(self)
+        return {**plain["component"], "weight": plain["weight"]}
+
+
+class OptimiserSpec(Frame):
+    """AdamW (Loshchilov & Hutter 2019); betas and eps default to CLIP's for transformers."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: Rate
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: PositiveFloat = 1e-6
+
+
+class TrainSpec(Frame):
+    """batch is the global batch; accumulation the micro-batches a rank makes of its share."""
+
+    steps: PositiveInt
+    batch: PositiveInt
+    optimiser: OptimiserSpec
+    accumulation: PositiveInt = 1
+    clip: PositiveFloat | None = None
+    zero: Literal[0, 1, 2, 3] = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    commit_every: PositiveInt = 1000
+    keep: PositiveInt = 3
+    log_every: PositiveInt = 10
+
+
+class EvaluateSpec(Frame):
+    data: str
+    tables: dict[str, Component]
+    every: PositiveInt = 1000
+    batch: PositiveInt = 256
+
+
+class RunSpec(Frame):
+    dir: str
+
+
+class LaunchSpec(Frame):
+    workers: PositiveInt = 1
+    max_restarts: int = Field(3, ge=0)
+    cpus_per_worker: PositiveInt | None = None
+    gpus_per_worker: int | None = Field(None, ge=0)
+    stall_seconds: PositiveFloat = 600.0
+
+
+class Recipe(Frame):
+    data: DataSpec
+    views: dict[str, ViewSpec]
+    towers: dict[str, TowerSpec]
+    objective: dict[str, TermSpec]
+    train: TrainSpec
+    run: RunSpec
+    seed: int = Field(0, ge=0)
+    paper: Paper | None = None
+    scales: dict[str, ScaleSpec] = {}
+    evaluate: EvaluateSpec | None = None
+    launch: LaunchSpec = LaunchSpec()
+
+    def dump(self) -> str:
+        """The resolved recipe as YAML: base, variant, overrides and environment are in it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+
+    @classmethod
+    def from_resolved(cls, text: str) -> Recipe:
+        return cls.model_validate(yaml.safe_load(text))
