@@ -1,0 +1,80 @@
+"""Ops on text: choose a caption, make token ids of it. Tokenizers are the libraries' own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from distpre.errors import RecipeError
+
+
+class Tokenizer(Protocol):
+    def __call__(self, text: str) -> np.ndarray:
+        """int64 ids (n,): of one length for all texts, or the text's own (then batches are Padded)."""
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of several captions: of a list, or of a text's lines."""
+
+    def __call__(self, value: str | list[str], rng: np.random.Generator) -> str:
+        captions = value.splitlines() if isinstance(value, str) else value
+        return captions[rng.integers(len(captions))]
+
+
+@dataclass(frozen=True)
+class Tokenize:
+    tokenizer: Tokenizer
+
+    def __call__(self, text: str, rng: np.random.Generator) -> np.ndarray:
+        return self.tokenizer(text)
+
+
+@dataclass(frozen=True)
+class OpenClipTokenizer:
+    """open_clip's byte-pair tokenizer, or the one of a named open_clip model; ids (context_length,)."""
+
+    context_length: int | None = None
+    model: str | None = None
+    _made: list[Any] = field(default_factory=list, init=False, repr=False)
+
+    def __call__(self, text: str) -> np.ndarray:
+        return self._tokenizer()([text])[0].numpy()
+
+    def _tokenizer(self) -> Any:
+        if not self._made:
+            import open_clip
+
+            keywords = {} if self.context_length is None else {"context_length": self.context_length}
+            make = open_clip.SimpleTokenizer
+            self._made.append(open_clip.get_tokenizer(self.model, **keywords) if self.model else make(**keywords))
+        return self._made[0]
+
+
+@dataclass(frozen=True)
+class TransformersTokenizer:
+    """The tokenizer of a transformers folder (or hub name with fetch: true); ids of the text's own length."""
+
+    model: str
+    context_length: int
+    fetch: bool = False
+    _made: list[Any] = field(default_factory=list, init=False, repr=False)
+
+    def __call__(self, text: str) -> np.ndarray:
+        ids = self._tokenizer()(text, truncation=True, max_length=self.context_length)["input_ids"]
+        return np.asarray(ids, dtype=np.int64)
+
+    def _tokenizer(self) -> Any:
+        if not self._made:
+            from transformers import AutoTokenizer
+
+            try:
+                self._made.append(AutoTokenizer.from_pretrained(self.model, local_files_only=not self.fetch))
+            except (OSError, ValueError) as e:
+                raise RecipeError(
+                    f"the tokenizer of {self.model!r} cannot be read: {str(e).splitlines()[0]}",
+                    "Give a local folder, or `fetch: true`.",
+                ) from e
+        return self._made[0]
