@@ -90,9 +90,7 @@ def _preprocessing(model: Model, recipe: Recipe, image: OpenClipImage) -> dict[s
     for op in spec.eval_ops if spec.eval_ops is not None else spec.ops:
         keywords = op.keywords()
         if op.name == "to_tensor" and "mean" in keywords:
-            return {
-                key: list(keywords[key]) * (3 // len(keywords[key])) for key in ("mean", "std") if key in keywords
-            }
+            return {key: list(keywords[key]) * (3 // len(keywords[key])) for key in ("mean", "std") if key in keywords}
     return {}
 
 

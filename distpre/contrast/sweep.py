@@ -42,7 +42,12 @@ class Contrast:
 
 
 def contrast(
-    rows: Block, columns: Block, scale: Tensor, *, targets: Targets = OwnPair(), both_ways: bool = True  # noqa: B008
+    rows: Block,
+    columns: Block,
+    scale: Tensor,
+    *,
+    targets: Targets = OwnPair(),
+    both_ways: bool = True,  # noqa: B008
 ) -> Contrast:
     """Softmax contrast over the global batch; every rank calls it, with any b (0 too).
 

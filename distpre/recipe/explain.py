@@ -16,7 +16,9 @@ from distpre.recipe.schema import Recipe
 def explained(error: ValidationError, document: Document) -> RecipeError:
     """The first fault that pydantic found, with file, line, key, the nearest known key and what it may be."""
     fault = error.errors()[0]
-    key = tuple(k for k in fault["loc"] if k not in ("sources", "component", "float") and not str(k).startswith("dict["))
+    key = tuple(
+        k for k in fault["loc"] if k not in ("sources", "component", "float") and not str(k).startswith("dict[")
+    )
     where = f"{document.origin(key)}: {'.'.join(map(str, key)) or 'recipe'}"
     if fault["type"] in ("extra_forbidden", "missing"):
         known = list(_keys_at(fault["loc"][:-1]))

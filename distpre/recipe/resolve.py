@@ -52,7 +52,9 @@ def schedule(value: Any) -> Schedule:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Constant(float(value))
     if not (isinstance(value, dict) and len(value) == 1 and next(iter(value)) in SCHEDULES):
-        raise RecipeError(f"{value!r} is no schedule;", f"give a number, or one of {', '.join(SCHEDULES)} with its keys.")
+        raise RecipeError(
+            f"{value!r} is no schedule;", f"give a number, or one of {', '.join(SCHEDULES)} with its keys."
+        )
     [(kind, keywords)] = value.items()
     for at, what, remedy in problems(SCHEDULES[kind], keywords):
         raise RecipeError(f"{'.'.join((kind, *at))}: {what}", remedy)

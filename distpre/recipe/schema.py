@@ -48,7 +48,6 @@ class DataSpec(Frame):
     window: PositiveInt = 262144
     max_bad_fraction: float = Field(0.01, ge=0, le=1)
     cache: str | None = None
-    cache_bytes: PositiveInt | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -46,9 +46,7 @@ def engine(recipe: Recipe, model: Model) -> Engine:
 
 
 def objective(recipe: Recipe) -> Objective:
-    return Objective(
-        {name: (build(t.component, "term"), schedule(t.weight)) for name, t in recipe.objective.items()}
-    )
+    return Objective({name: (build(t.component, "term"), schedule(t.weight)) for name, t in recipe.objective.items()})
 
 
 def views(recipe: Recipe) -> dict[str, View]:
@@ -63,7 +61,7 @@ def views(recipe: Recipe) -> dict[str, View]:
 
 def source(recipe: Recipe, name: str, note: Callable[[str], None]) -> Source:
     spec, data = recipe.data.sources[name], recipe.data
-    return Source.open(spec.shards, spec.fields, spec.ids, note=note, cache=data.cache, cache_bytes=data.cache_bytes)
+    return Source.open(spec.shards, spec.fields, spec.ids, note=note, cache=data.cache)
 
 
 def loader(recipe: Recipe, source: Source, views: dict[str, View], *, batch: int, **callbacks: Callable) -> Loader:
@@ -76,5 +74,6 @@ def loader(recipe: Recipe, source: Source, views: dict[str, View], *, batch: int
         world_size=group.world_size(),
         workers=recipe.data.workers,
         window=recipe.data.window,
+        max_bad_fraction=recipe.data.max_bad_fraction,
         **callbacks,
     )

@@ -51,5 +51,3 @@ class TransformersText(nn.Module):
             return hidden[:, 0], {}
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1), {}
-
-

@@ -1,0 +1,1 @@
+"""Programs run by hand on data and machines: `python -m tools.X`."""

@@ -1,0 +1,1 @@
+"""Data sets -> WebDataset tars: `python -m tools.shard KIND ...`."""
