@@ -7,8 +7,8 @@ W_i = Σ_j w_ij and V_j = Σ_i w_ij:
     column loss_j = lse_i(l_ij) - Σ_i (w_ij / V_j) l_ij
 
 Forward: every rank gathers the columns once and sweeps its b-by-B block in tiles; rows finish locally, columns by
-merging log-sum-exps over ranks. Backward: with g_i, h_j the gradients of the two losses and p, q the softmax of rows and
-columns,
+merging log-sum-exps over ranks. Backward: with g_i, h_j the gradients of the two losses and p, q the softmax of rows
+and columns,
 
     G_ij = g_i (p_ij - w_ij / W_i) + h_j (q_ij - w_ij / V_j),    dX = s·G Y,    dY = s·Gᵀ X,    ds = Σ_i <x_i, dX_i> / s
 

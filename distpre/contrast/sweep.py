@@ -46,8 +46,8 @@ def contrast(
     columns: Block,
     scale: Tensor,
     *,
-    targets: Targets = OwnPair(),
-    both_ways: bool = True,  # noqa: B008
+    targets: Targets = OwnPair(),  # noqa: B008
+    both_ways: bool = True,
 ) -> Contrast:
     """Softmax contrast over the global batch; every rank calls it, with any b (0 too).
 

@@ -1,1 +1,1 @@
-"""Which samples, in which order, read from plain WebDataset tars by offset. The whole state is a position."""
+"""Which samples, in which order, read exactly once. ARCHITECTURE.md says how a sample flows; order.py is the heart."""

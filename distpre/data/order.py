@@ -1,69 +1,85 @@
-"""The order of training: position -> sample, as arithmetic.
+"""Which sample stands in which slot: pure arithmetic from (shard sizes, seed, window), nothing remembered.
 
-Position p of a run is slot p mod n of epoch p div n: the tail of an epoch goes on into the next one, nothing is missed
-and nothing doubled. In each epoch the shards are permuted and cut into windows of about `window` samples; inside a
-window the samples are permuted. So the reads stay inside a few shards and the shuffle is as good as the window is long.
+    slot    0, 1, 2, ... counts samples over the whole run; step t of global batch B takes slots t·B .. t·B + B - 1
+    epoch   slot // n: the tail of an epoch is carried into the next, so nothing is missed and nothing doubled
+    place   slot % n
+
+An epoch permutes the shards, cuts their row into windows of at least `window` samples, and permutes the samples inside
+each window. Reads therefore stay inside one window's shards while the shuffle is as wide as the window. Rank and
+worker do not appear: they only decide who reads a slot.
 """
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from distpre.data.permutation import Permutation, mixed
+from distpre.data.permutation import derived, permute
+
+SHARDS, SAMPLES = 1, 2  # what a key is for
 
 
-@dataclass(frozen=True)
 class Order:
-    """sizes (s,): samples of each shard. `at` knows no rank, no worker and no history."""
+    """slots -> (epochs, ordinals). counts: (shards,) samples of each shard; ordinal counts samples in shard order."""
 
-    sizes: tuple[int, ...]
-    seed: int
-    window: int
+    def __init__(self, counts: ArrayLike, seed: int, window: int):
+        self.counts = np.asarray(counts, np.int64)
+        self.seed, self.window = seed, window
+        self.size = int(self.counts.sum())
+        self.epoch = lru_cache(maxsize=2)(self._epoch)  # a global batch touches one or two
 
-    @property
-    def n(self) -> int:
-        return sum(self.sizes)
+    def __len__(self) -> int:
+        return self.size
 
-    def at(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(k,) positions -> (k,) epochs, (k,) ordinals in the manifest."""
-        epoch, slot = position // self.n, position % self.n
-        ordinal = np.empty_like(slot)
-        for e in np.unique(epoch):
-            ordinal[epoch == e] = _epoch(self, int(e)).ordinals(slot[epoch == e])
-        return epoch, ordinal
+    def __reduce__(self) -> tuple:
+        return Order, (self.counts, self.seed, self.window)
 
+    def at(self, slots: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """slots (m,) -> epochs (m,), ordinals (m,)."""
+        epochs, places = np.divmod(np.asarray(slots, np.int64), self.size)
+        ordinals = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            ordinals[here] = self.epoch(int(epoch)).at(places[here])
+        return epochs, ordinals
 
-@dataclass(frozen=True)
-class _Epoch:
-    """starts (s,): first slot of each shard in this epoch's order; first (s,): its first ordinal in the manifest;
-    bounds (w + 1,): first slot of each window; key: of this epoch's permutations."""
-
-    starts: np.ndarray
-    first: np.ndarray
-    bounds: np.ndarray
-    key: int
-
-    def ordinals(self, slot: np.ndarray) -> np.ndarray:
-        window = np.searchsorted(self.bounds, slot, side="right") - 1
-        inside = np.empty_like(slot)
-        for w in np.unique(window):
-            begin, end = int(self.bounds[w]), int(self.bounds[w + 1])
-            at = window == w
-            inside[at] = begin + Permutation(end - begin, self.key + 1 + int(w))(slot[at] - begin)
-        shard = np.searchsorted(self.starts, inside, side="right") - 1
-        return self.first[shard] + inside - self.starts[shard]
+    def _epoch(self, epoch: int) -> Epoch:
+        return Epoch(self.counts, derived(self.seed, epoch), self.window)
 
 
-@functools.lru_cache(maxsize=4)
-def _epoch(order: Order, epoch: int) -> _Epoch:
-    sizes = np.array(order.sizes, dtype=np.int64)
-    key = int(mixed(np.array([epoch], dtype=np.uint64), order.seed)[0])
-    shards = Permutation(len(sizes), key)(np.arange(len(sizes)))
-    starts = np.concatenate([[0], np.cumsum(sizes[shards])])
-    first = np.concatenate([[0], np.cumsum(sizes)])[shards]
-    windows = np.unique(starts[:-1] // order.window)
-    bounds = starts[np.searchsorted(starts[:-1] // order.window, windows)]
-    return _Epoch(starts[:-1], first, np.append(bounds, starts[-1]), key)
+class Epoch:
+    """One epoch's order. shards: the permuted row of shards; ends: where each ends in it; edges: of the windows."""
+
+    def __init__(self, counts: NDArray[np.int64], key: ArrayLike, window: int):
+        self.key = key
+        self.shards = permute(np.arange(len(counts)), len(counts), derived(key, SHARDS))
+        self.lengths = counts[self.shards]
+        self.ends = self.lengths.cumsum()
+        self.edges = _edges(self.ends, window)
+        self.first = (counts.cumsum() - counts)[self.shards]  # ordinal of each shard's first sample
+
+    def at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """places (m,) of the epoch -> ordinals (m,)."""
+        window = np.searchsorted(self.edges, places, "right") - 1
+        start = self.edges[window]
+        place = start + permute(places - start, self.edges[window + 1] - start, derived(self.key, SAMPLES, window))
+        shard = np.searchsorted(self.ends, place, "right")
+        return self.first[shard] + place - (self.ends[shard] - self.lengths[shard])
+
+    def shards_of_window(self, place: int) -> tuple[NDArray[np.int64], int]:
+        """The shards that the window of a place reads, and the place at which the next window starts."""
+        window = int(np.searchsorted(self.edges, place, "right")) - 1
+        start, end = self.edges[window], int(self.edges[window + 1])
+        inside = (self.ends > start) & (self.ends <= end) & (self.lengths > 0)
+        return self.shards[inside], end
+
+
+def _edges(ends: NDArray[np.int64], window: int) -> NDArray[np.int64]:
+    """A window ends with the first shard that fills it; the last takes what is left."""
+    edges = [0]
+    while edges[-1] < ends[-1]:
+        full = np.searchsorted(ends, edges[-1] + window)
+        edges.append(int(ends[min(full, len(ends) - 1)]))
+    return np.asarray(edges, np.int64)

@@ -1,45 +1,49 @@
-"""A keyed permutation of [0, n) in O(1) memory: any place of the shuffled order is computed, none is stored."""
+"""A keyed permutation of 0..n-1: no state, no memory, any place at once.
+
+A Feistel network over the smallest even number of bits that holds n, walked along its cycle until it lands below n
+(Black & Rogaway 2002, "Ciphers with arbitrary finite domains"). Everything works on numpy arrays.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 ROUNDS = 6
+GOLDEN = 0x9E3779B97F4A7C15
 
 
-@dataclass(frozen=True)
-class Permutation:
-    """A Feistel network over the next even number of bits, walked until it falls inside [0, n).
-
-    Black & Rogaway 2002 (cycle walking); the round function is splitmix64's finaliser. The walk is four steps long on
-    average at worst.
-    """
-
-    n: int
-    key: int
-
-    def __call__(self, index: np.ndarray) -> np.ndarray:
-        """(k,) places in [0, n) -> (k,) int64, each the image of its place."""
-        half = max(1, (int(self.n - 1).bit_length() + 1) // 2)
-        at = self._feistel(index.astype(np.uint64), half)
-        while (outside := at >= self.n).any():
-            at[outside] = self._feistel(at[outside], half)
-        return at.astype(np.int64)
-
-    def _feistel(self, x: np.ndarray, half: int) -> np.ndarray:
-        shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
-        left, right = x >> shift, x & mask
-        for i in range(ROUNDS):
-            left, right = right, left ^ (mixed(right, self.key + i) & mask)
-        return (left << shift) | right
-
-
-def mixed(x: np.ndarray, key: int) -> np.ndarray:
-    """splitmix64 (Steele et al. 2014) of x and a key."""
+def mix(x: ArrayLike) -> NDArray[np.uint64]:
+    """splitmix64's finaliser (Steele et al. 2014): 64 bits in, 64 well-stirred bits out."""
+    x = np.asarray(x, np.uint64)
     with np.errstate(over="ignore"):
-        z = x + np.uint64((key * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def derived(key: ArrayLike, *parts: ArrayLike) -> NDArray[np.uint64]:
+    """A key that depends on `key` and on each of the parts, in their order; arrays broadcast."""
+    key = np.asarray(key, np.uint64)
+    with np.errstate(over="ignore"):
+        for part in parts:
+            key = mix(key + np.uint64(GOLDEN) + mix(np.asarray(part, np.uint64) + np.uint64(1)))
+    return key
+
+
+def permute(i: ArrayLike, n: ArrayLike, key: ArrayLike) -> NDArray[np.int64]:
+    """Where i goes in the permutation of 0..n-1 that `key` names; 0 <= i < n <= 2^53. n and key broadcast to i."""
+    i, n, key = np.broadcast_arrays(np.asarray(i, np.uint64), np.asarray(n, np.uint64), np.asarray(key, np.uint64))
+    half = (np.frexp((n - (n > 0)).astype(np.float64))[1].astype(np.uint64) + np.uint64(1)) // np.uint64(2)
+    out = _feistel(i, half, key)
+    while (outside := out >= n).any():
+        out[outside] = _feistel(out[outside], half[outside], key[outside])
+    return out.astype(np.int64)
+
+
+def _feistel(x: NDArray, half: NDArray, key: NDArray) -> NDArray[np.uint64]:
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    left, right = x >> half, x & mask
+    for r in range(ROUNDS):
+        left, right = right, left ^ (derived(key, r, right) & mask)
+    return (left << half) | right

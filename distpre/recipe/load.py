@@ -1,4 +1,4 @@
-"""Reads a recipe: one base, the variant, the overrides, the environment; then everything is checked, nothing started."""
+"""Reads a recipe: one base, the variant, overrides, environment; then checks everything and starts nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load(path: str, overrides: list[str] = ()) -> Recipe:  # noqa: B006
 
 
 def prepare(recipe: Recipe, note: Callable[[str], None]) -> None:
-    """Calls data.prepare if one of the sources' local shards is absent. One process does it; others must wait for it."""
+    """Calls data.prepare if a local shard is absent. One process does it before the others start."""
     from braceexpand import braceexpand
 
     if recipe.data.prepare is None:
