@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -41,6 +41,7 @@ class Group:
 
     def __init__(self, workers: int, share: Share, trainer: str, recipe: str):
         bundle = {"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})}
+        self.actors: list[Any] = []  # by rank
         self.placement = placement_group([bundle] * workers, strategy="PACK")
         try:
             if not self.placement.wait(_PLACEMENT_SECONDS):
@@ -86,6 +87,8 @@ class Group:
     def _end(self, rank: int, run: Any) -> Outcome | Fault:
         try:
             outcome: Outcome = ray.get(run)
+        except RayTaskError as e:  # run() itself is at fault
+            return Fault(f"rank {rank} failed", "failed", time.time(), str(e))
         except RayError:
             return Fault(f"the process of rank {rank} died", "died", time.time(), self._last_words(rank))
         what = {"failed": f"rank {rank} failed", "lost_peer": f"rank {rank} lost the connection to its peers"}
@@ -151,7 +154,7 @@ class Group:
             actor.stop.remote(reason)
 
     def kill(self) -> None:
-        for actor in getattr(self, "actors", []):
+        for actor in self.actors:
             ray.kill(actor)
         remove_placement_group(self.placement)
 

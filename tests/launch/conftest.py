@@ -16,7 +16,7 @@ def path_to_trainers():
 
 @pytest.fixture(scope="package")
 def ray_of_two(path_to_trainers):
-    """A Ray of our own, as `python -m launch` starts it; one for all, because a process keeps the first token it reads."""
+    """A Ray of our own, as `python -m launch` starts it; one for all: a process keeps the first token it reads."""
     from launch.cluster import cluster
 
     before = dict(os.environ)
