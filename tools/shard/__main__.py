@@ -1,0 +1,35 @@
+"""python -m tools.shard KIND ..."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from distpre.errors import DistpreError
+
+KINDS = {
+    "image-text": ("image_text", "pictures and captions: a folder, or a CSV, TSV or JSONL of paths and captions"),
+    "emoji": ("emoji", "the Noto emoji with their names and keywords"),
+    "digits": ("digits", "scikit-learn's handwritten digits with captions"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.shard", description="Data sets -> WebDataset tars.")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    modules = {}
+    for kind, (module, text) in KINDS.items():
+        modules[kind] = importlib.import_module(f"tools.shard.{module}")
+        modules[kind].add_arguments(kinds.add_parser(kind, help=text, description=modules[kind].__doc__))
+    arguments = parser.parse_args()
+    try:
+        print(modules[arguments.kind].run(arguments))
+    except DistpreError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

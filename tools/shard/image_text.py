@@ -1,0 +1,131 @@
+"""Pictures and captions -> shards of {picture, txt, json}. The picture's bytes are kept as they are.
+
+SOURCE is a folder of pictures with a .txt of the same name beside each; or a CSV, TSV or JSONL with one row a picture,
+its path (relative to the table) in the column --image, its caption in --caption. All other columns go into json, from
+where a recipe takes ids. --split-by names the column whose values are never in both parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distpre.errors import DataError
+from tools.shard.writer import Members, counted, held_out, write_shards
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture file, its caption, and what else is known of it."""
+
+    image: Path
+    caption: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def write(
+    pairs: list[Pair],
+    out: str | Path,
+    *,
+    split_by: str | None = None,
+    share: float = 0.0,
+    shard_samples: int = 1000,
+    workers: int = 1,
+    skip_missing: bool = False,
+) -> str:
+    """Writes train-*.tar and, for share > 0, test-*.tar of the held-out share; returns a summary line.
+
+    Raises DataError for pictures that are not there (unless skip_missing), before anything is written.
+    """
+    missing = [pair.image for pair in pairs if not pair.image.is_file()]
+    if missing and not skip_missing:
+        listed = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
+        raise DataError(f"{len(missing)} pictures are missing: {listed}.", "Mend the paths, or give --skip-missing.")
+    there = [pair for pair in pairs if pair.image.is_file()]
+    parts: dict[str, list[Pair]] = {"train": [], "test": []}
+    for pair in there:
+        identity = str(pair.facts[split_by] if split_by else pair.image.name)
+        parts["test" if held_out(identity, share) else "train"].append(pair)
+    for split, chosen in parts.items():
+        if chosen:
+            write_shards(out, split, chosen, members, shard_samples=shard_samples, workers=workers)
+    left = f"; {len(missing)} missing pictures left out" if missing else ""
+    return f"wrote {len(parts['train'])} pairs for training and {len(parts['test'])} held out, as tars in {out}{left}"
+
+
+def members(pair: Pair) -> Members:
+    extension = pair.image.suffix.lower().lstrip(".")
+    facts = json.dumps({**pair.facts, "file": pair.image.name}, ensure_ascii=False)
+    return {extension: pair.image.read_bytes(), "txt": pair.caption.encode(), "json": facts.encode()}
+
+
+def from_folder(folder: Path) -> Iterator[Pair]:
+    for image in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES):
+        caption = image.with_suffix(".txt")
+        if caption.is_file():
+            yield Pair(image, caption.read_text().strip())
+
+
+def from_table(table: Path, image: str, caption: str) -> Iterator[Pair]:
+    """Rows of a CSV, TSV or JSONL. Raises DataError naming the column that is not there, and the nearest that is."""
+    with open(table, newline="", encoding="utf-8") as f:
+        if table.suffix == ".jsonl":
+            rows: Iterator[dict[str, Any]] = (json.loads(line) for line in f if line.strip())
+        else:
+            rows = csv.DictReader(f, delimiter="\t" if table.suffix == ".tsv" else ",")
+        for number, row in enumerate(rows, 1):
+            for column in (image, caption):
+                if row.get(column) is None:
+                    near = difflib.get_close_matches(column, row, 1)
+                    meant = f"Did you mean {near[0]!r}? " if near else ""
+                    raise DataError(
+                        f"{table}: row {number} has no column {column!r}.", f"{meant}It has {', '.join(row)}."
+                    )
+            facts = {k: v for k, v in row.items() if k not in (image, caption)}
+            yield Pair(table.parent / row[image], row[caption], facts)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="a folder, or a .csv, .tsv or .jsonl")
+    add_writing_arguments(parser)
+    parser.add_argument("--image", default="image", help="column of the path (default image)")
+    parser.add_argument("--caption", default="caption", help="column of the caption (default caption)")
+    parser.add_argument("--split-by", help="column whose values are never in both parts (default: the file name)")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out pictures that are not there")
+
+
+def add_writing_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, help="folder of the shards")
+    parser.add_argument("--held-out", type=float, default=0.0, help="share for test-*.tar (default 0)")
+    parser.add_argument("--shard-samples", type=int, default=1000, help="samples of a shard (default 1000)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+
+
+def run(arguments: argparse.Namespace) -> str:
+    source = Path(arguments.source)
+    if not source.exists():
+        raise DataError(f"{source}: no such folder or table.", "Name a folder, or a .csv, .tsv or .jsonl.")
+    rows = from_folder(source) if source.is_dir() else from_table(source, arguments.image, arguments.caption)
+    pairs = counted(rows, str(source))
+    if arguments.split_by and arguments.split_by not in pairs[0].facts:
+        raise DataError(
+            f"{source}: no column {arguments.split_by!r} to split by.",
+            f"There is {', '.join(pairs[0].facts) or 'none'}.",
+        )
+    return write(
+        pairs,
+        arguments.out,
+        split_by=arguments.split_by,
+        share=arguments.held_out,
+        shard_samples=arguments.shard_samples,
+        workers=arguments.workers,
+        skip_missing=arguments.skip_missing,
+    )
