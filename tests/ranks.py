@@ -1,7 +1,7 @@
 """`ranks(4).run(function, *args)`: a function on four real gloo processes, their results in rank order.
 
-The processes are forked from one server that has the heavy libraries imported, so that a group costs a tenth of a second, starts
-clean, and leaves nothing behind. A rank that raises sends its traceback; a group that hangs is killed and named.
+The processes are forked from one server that has the heavy libraries imported: a group costs a tenth of a second,
+starts clean, and leaves nothing behind. A rank that raises sends its traceback; a group that hangs is killed and named.
 """
 
 from __future__ import annotations

@@ -142,7 +142,9 @@ class Engine:
                 if group.rank() == 0:
                     weights[name] = value.detach().to("cpu", copy=True)
         if group.rank() == 0:
-            weights |= {name: value.detach().to("cpu", copy=True) for name, value in self.model.named_buffers()}
+            kept = self.model.state_dict().keys()  # not the buffers that the model makes anew
+            buffers = {name: value for name, value in self.model.named_buffers() if name in kept}
+            weights |= {name: value.detach().to("cpu", copy=True) for name, value in buffers.items()}
         return weights
 
 

@@ -1,0 +1,67 @@
+"""Every recipe's small variant: trained for some steps, evaluated and committed, alike at one rank and at two."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.ranks import ranks
+
+REPOSITORY = Path(__file__).parents[2]
+RECIPES = sorted(str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("recipes/**/*.yaml"))
+
+
+def shard_emoji(shared_data: Path, folder: Path) -> None:
+    from tools.shard.emoji import pairs
+    from tools.shard.image_text import write
+
+    source = shared_data / "emoji_noto"
+    write(list(pairs(source)), folder / "runs/data/emoji", split_by="base", share=0.15, shard_samples=400)
+
+
+# What a recipe's shards are made of, where the recipe does not prepare them itself.
+SHARDS = {"recipes/image_text/emoji.yaml": shard_emoji}
+
+
+def trained(recipe: str, folder: str, run_dir: str) -> dict:
+    from distpre.recipe import load, prepare
+    from distpre.runtime.engine import join_group
+    from distpre.runtime.group import wait_for_all
+    from distpre.train import train
+
+    os.chdir(folder)
+    workers = f"launch.workers={os.environ['WORLD_SIZE']}"
+    loaded = load(
+        f"{REPOSITORY / recipe}:small", [f"run.dir={run_dir}", workers, "train.log_every=1", "data.workers=0"]
+    )
+    if os.environ["RANK"] == "0":
+        prepare(loaded, print)
+    join_group()
+    wait_for_all()
+    return train(loaded, sink=lambda record: None, stop=lambda: None)
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_small_variant_runs_alike_on_one_rank_and_two(recipe, tmp_path, request):
+    if recipe in SHARDS:
+        SHARDS[recipe](request.getfixturevalue("shared_data"), tmp_path)
+    traces = []
+    for world in (1, 2):
+        results = ranks(world).run(trained, recipe, str(tmp_path), f"run-{world}")
+        assert {r["status"] for r in results} == {"finished"}
+        folder = tmp_path / f"run-{world}"
+        steps = lines(folder / "metrics.jsonl")
+        assert [s["step"] for s in steps] == list(range(1, results[0]["step"] + 1))
+        assert lines(folder / "eval.jsonl")[-1]["step"] == results[0]["step"]
+        assert (folder / "checkpoints" / f"step-{results[0]['step']:08d}" / "COMMIT").exists()
+        traces.append([s["loss"] for s in steps])
+    assert traces[0] == pytest.approx(traces[1], rel=1e-4)
+    assert traces[0][-1] != traces[0][0]
