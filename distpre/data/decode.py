@@ -1,4 +1,10 @@
-"""A member's bytes -> a value, by its extension."""
+"""A member's bytes -> a value, by the last part of its extension.
+
+images        (h, w) or (h, w, c) uint8 as stored: grey, RGB, RGBA; palettes become RGB(A); 16-bit grey stays uint16
+npy, npz      the array; {name: array}; object arrays are refused, so that nothing is unpickled
+wav, flac     (channels, samples) float32 in [-1, 1]
+json          what it says;  txt  str without the final line break;  cls  int;  anything else: the bytes
+"""
 
 from __future__ import annotations
 
@@ -8,38 +14,67 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+try:
+    import simplejpeg  # libjpeg-turbo without Pillow's copies
+except ImportError:
+    simplejpeg = None
 
 
-def image(data: bytes) -> np.ndarray:
-    """uint8 (h, w) for grey, (h, w, c) otherwise."""
-    from PIL import Image
+def decode(extension: str, content: bytes) -> Any:
+    """Raises whatever the format's own reader raises on damaged content."""
+    return DECODERS.get(extension.rpartition(".")[2], bytes)(content)
 
-    with Image.open(io.BytesIO(data)) as picture:
-        if picture.mode not in ("L", "LA", "RGB", "RGBA"):
+
+def image(content: bytes) -> NDArray:
+    with Image.open(io.BytesIO(content)) as picture:
+        if picture.mode == "P":
             picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
-        return np.asarray(picture)
+        elif picture.mode not in ("L", "RGB", "RGBA", "I;16"):
+            picture = picture.convert("L" if picture.mode in ("1", "LA", "La") else "RGB")
+        return np.array(picture)
 
 
-def npz(data: bytes) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+def jpeg(content: bytes) -> NDArray:
+    """As `image`; through libjpeg-turbo directly where it is installed and the picture is plain grey or YCbCr."""
+    if simplejpeg is not None:
+        colours = simplejpeg.decode_jpeg_header(content)[2]
+        if colours == "Gray":
+            return simplejpeg.decode_jpeg(content, colorspace="GRAY")[:, :, 0]
+        if colours.startswith("YCbCr") or colours == "RGB":
+            return simplejpeg.decode_jpeg(content, colorspace="RGB")
+    return image(content)
 
 
-def text(data: bytes) -> str:
-    return data.decode("utf-8")
+def numpy_array(content: bytes) -> NDArray:
+    return np.load(io.BytesIO(content), allow_pickle=False)
+
+
+def numpy_arrays(content: bytes) -> dict[str, NDArray]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def sound(content: bytes) -> NDArray:
+    import soundfile
+
+    samples, _ = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    return np.ascontiguousarray(samples.T)
+
+
+def text(content: bytes) -> str:
+    return content.decode("utf-8").rstrip("\r\n")
 
 
 DECODERS: dict[str, Callable[[bytes], Any]] = {
-    **dict.fromkeys(("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"), image),
-    **dict.fromkeys(("txt", "text"), text),
+    **dict.fromkeys(("png", "webp", "bmp", "tif", "tiff", "gif"), image),
+    **dict.fromkeys(("jpg", "jpeg"), jpeg),
+    **dict.fromkeys(("wav", "flac"), sound),
+    **dict.fromkeys(("txt", "text", "transcript"), text),
+    "npy": numpy_array,
+    "npz": numpy_arrays,
     "json": json.loads,
     "cls": int,
-    "npy": lambda data: np.load(io.BytesIO(data), allow_pickle=False),
-    "npz": npz,
 }
-
-
-def decode(data: bytes, extension: str) -> Any:
-    """By the last part of the extension ("seg.png" is a png); bytes as they are where it is not known."""
-    decoder = DECODERS.get(extension.rpartition(".")[2])
-    return data if decoder is None else decoder(data)

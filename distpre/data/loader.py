@@ -1,36 +1,44 @@
-"""Batches of the global order for one rank. The whole state is a position; workers remember nothing."""
+"""Batches, exactly once, from any position, at any number of ranks and workers.
+
+The whole state is a position in the order (order.py), with the digest of what it is a position in and the proof's open
+sums: under 1 KB, equal on every rank. Only steps that the trainer reports as consumed count.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-
-from distpre.data.order import Order
+from distpre.data.assemble import Assembler, Made, Task, View
+from distpre.data.collate import collate
+from distpre.data.proof import Proof
+from distpre.data.quarantine import Quarantine
 from distpre.data.source import Source
+from distpre.data.workers import Workers
 from distpre.errors import CheckpointError, DataError
-from distpre.types import Batch, Padded, Sample
+from distpre.types import Batch
 
-SUBSTITUTES = 100  # how far to look for a readable sample before giving up
+__all__ = ["Loader", "Wait", "collate"]
 
 
-class View(Protocol):
-    field: str
+@dataclass(frozen=True)
+class Wait:
+    """Seconds the trainer waited for its latest batch, and the stage that took its maker longest."""
 
-    def at(self, value: Any, *, seed: int, epoch: int, ordinal: int) -> Any: ...
-    def evaluation(self, value: Any) -> Any: ...
+    seconds: float
+    stage: str = ""
 
 
 class Loader:
-    """This rank's part of every global batch.
+    """A rank's loader. views: {name: View}; batch: the GLOBAL batch.
 
-    batch: global; slot q of step t is position t·batch + q, and rank r of N takes slots [r·batch/N, (r+1)·batch/N).
-    So neither N nor `workers` (decoding processes) changes what step t is made of. A sample that cannot be read keeps
-    its place with weight 0 and a readable one's content; above `max_bad_fraction` of those seen, the run stops.
+    window: samples of the shuffle window; workers: processes of this rank, 0 for none; note(text): news for the log;
+    quarantine(line): a bad sample's line for the ledger; max_bad_fraction: quarantine.py; stall_seconds: workers.py.
+    Raises DataError for a view whose field the source does not have.
     """
 
     def __init__(
@@ -44,176 +52,93 @@ class Loader:
         world_size: int = 1,
         workers: int = 0,
         window: int = 262144,
-        max_bad_fraction: float = 0.01,
+        note: Callable[[str], None] = lambda text: None,
         quarantine: Callable[[dict[str, Any]], None] = lambda line: None,
+        max_bad_fraction: float = 0.01,
+        stall_seconds: float = 60.0,
     ):
-        self.source, self.batch, self.seed, self.workers = source, batch, seed, workers
-        self.order = Order(source.sizes, seed, window)
-        self.steps = _Steps(source, views, self.order, batch, rank, world_size)
-        self.max_bad_fraction, self.quarantine = max_bad_fraction, quarantine
-        self.position = self.seen = 0
-        self.bad: list[dict[str, Any]] = []
-        self._stream: Iterator | None = None
+        _check_views(views, source)
+        self.source, self.batch, self.seed, self.window = source, batch, seed, window
+        self.position = 0  # slots consumed
+        self.proof = Proof(source.manifest.hash_total, len(source))
+        self.quarantine = Quarantine(quarantine, max_bad_fraction)
+        self.last_wait = Wait(0.0)
+        order = source.order(seed, window)
+        assembler = Assembler(source, views, order, batch, seed, rank, world_size)
+        self.workers = Workers(assembler, workers, stall_seconds, note)
+        self.handed: deque[Made] = deque()  # given to the trainer, not yet consumed
 
     @property
     def epoch(self) -> float:
+        """Passes over the data so far."""
         return self.position / len(self.source)
 
     def batches(self) -> Iterator[Batch]:
-        """From the cursor on, for ever; the tail of an epoch goes on into the next."""
-        self.close()
-        first = self.position // self.batch
-        self._stream = iter(self._workers(self.steps, range(first, 2**62)))
-        for batch, bad in self._stream:
-            self._judge(len(batch), bad)
-            yield batch
+        """This rank's parts of the global batches from the position on, without end."""
+        self.handed.clear()
+        stream = self.workers.run(Task(p) for p in itertools.count(self.position, self.batch))
+        while True:
+            began = time.monotonic()
+            made = next(stream)
+            self.last_wait = Wait(time.monotonic() - began, max(made.seconds, key=made.seconds.__getitem__, default=""))
+            self.handed.append(made)
+            yield made.batch
 
     def consumed(self, batch: Batch) -> None:
-        """The step counts: the cursor moves on by one global batch."""
+        """The batch was trained on: the position moves by one step.
+
+        Raises DataError where batches are consumed out of turn, at the end of an epoch that did not consume each sample
+        once, and above the bad fraction.
+        """
+        if not self.handed or self.handed[0].batch is not batch:
+            raise DataError("data: a batch was consumed out of turn, or twice.", "Report each batch once, in order.")
+        made = self.handed.popleft()
+        for epoch, samples, amount in made.consumed:
+            self.proof.add(epoch, samples, amount)
         self.position += self.batch
+        self.quarantine.saw(len(batch), made.bad)
 
     def once(self) -> Iterator[Batch]:
-        """Every sample once over all ranks, in the manifest's order, through the evaluation ops; the last batch may be
-        short, or empty on some ranks: all ranks get equally many."""
-        passes = -(-len(self.source) // self.batch)
-        for batch, bad in self._workers(_Once(self.steps), range(passes)):
-            self._judge(len(batch), bad)
-            yield batch
+        """Evaluation: every sample once over all ranks, in manifest order, through the views' evaluation ops.
+
+        Every rank yields ceil(samples / batch) batches; the last may be short, or without rows on some ranks.
+        """
+        for made in self.workers.run(Task(start, True) for start in range(0, len(self.source), self.batch)):
+            self.quarantine.saw(len(made.batch), made.bad)
+            yield made.batch
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position, "seed": self.seed, "window": self.order.window, "data": self.source.digest}
+        return {
+            "position": self.position,
+            "seed": self.seed,
+            "window": self.window,
+            "digest": self.source.digest,
+            "proof": self.proof.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises CheckpointError if the data or their order are not those that the position was counted in."""
-        mine = self.state_dict()
-        for name in ("data", "seed", "window"):
-            if state[name] != mine[name]:
+        """Raises CheckpointError where the position is one in another order: other data, seed or window."""
+        now = self.state_dict()
+        for name, key in (("digest", "data.*.shards"), ("seed", "seed"), ("window", "data.window")):
+            if state[name] != now[name]:
                 raise CheckpointError(
-                    f"the run's data order has changed: {name} was {state[name]}, now {mine[name]}.",
-                    "Restore it, or start a new run.dir.",
+                    f"data: the commit was made with {name} {state[name]}, this run has {now[name]}; its position "
+                    "means nothing here.",
+                    f"Restore {key}, or train in a new run folder.",
                 )
-        if state["position"] % self.batch:
-            raise CheckpointError(
-                f"the run stands at sample {state['position']}, which is no multiple of train.batch={self.batch}.",
-                "Resume with the batch it was trained with.",
-            )
         self.position = state["position"]
+        self.proof.load_state_dict(state["proof"])
+        self.handed.clear()
 
     def close(self) -> None:
-        """Ends the workers of batches()."""
-        stop = getattr(self._stream, "_shutdown_workers", None)
-        if stop is not None:
-            stop()
-        self._stream = None
+        """Ends the worker processes."""
+        self.workers.close()
 
-    def _workers(self, steps: Dataset, which: Sequence[int]) -> DataLoader:
-        many = min(self.workers, len(which))
-        return DataLoader(
-            steps,
-            batch_size=None,
-            sampler=which,
-            num_workers=many,
-            prefetch_factor=2 if many else None,
-            worker_init_fn=_one_thread,
-        )
 
-    def _judge(self, seen: int, bad: list[dict[str, Any]]) -> None:
-        self.seen += seen
-        for line in bad:
-            self.quarantine(line)
-        self.bad += bad
-        if len(self.bad) > max(10, self.max_bad_fraction * self.seen):
-            listed = "\n".join(f"  {line['shard']} {line['key']}: {line['reason']}" for line in self.bad[:20])
+def _check_views(views: dict[str, View], source: Source) -> None:
+    for name, view in views.items():
+        if view.field not in source.fields:
             raise DataError(
-                f"{len(self.bad)} of {self.seen} samples could not be read, more than "
-                f"data.max_bad_fraction={self.max_bad_fraction}:\n{listed}\n",
-                "Mend the shards, or raise the limit.",
+                f"views: {name} reads the field {view.field!r}, which the source does not have.",
+                f"Its fields are {', '.join(source.fields)}: mend views.{name}.field or add it to the source's fields.",
             )
-
-
-class _Steps(Dataset):
-    """Step -> (this rank's Batch, what could not be read): a pure function."""
-
-    def __init__(self, source: Source, views: dict[str, View], order: Order, batch: int, rank: int, world_size: int):
-        self.source, self.views, self.order, self.batch = source, views, order, batch
-        self.rank, self.world_size = rank, world_size
-
-    def __getitem__(self, step: int) -> tuple[Batch, list[dict[str, Any]]]:
-        epochs, ordinals = self.order.at(step * self.batch + self._mine(self.batch))
-        return self.made(ordinals.tolist(), epochs.tolist(), training=True)
-
-    def _mine(self, n: int) -> np.ndarray:
-        return np.arange(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
-
-    def made(self, ordinals: list[int], epochs: list[int], training: bool) -> tuple[Batch, list[dict[str, Any]]]:
-        rows, samples, bad = [], [], []
-        for ordinal, epoch in zip(ordinals, epochs, strict=True):
-            sample, views = self._readable(ordinal, epoch, training, bad)
-            samples.append(sample)
-            rows.append(views)
-        if not rows:  # the shapes of a row, without one
-            batch, bad = self.made([0], [0], training=False)
-            return batch.split(len(batch) + 1)[0], []
-        made = Batch(
-            {name: collate([row[name] for row in rows]) for name in self.views},
-            {name: torch.tensor([s.ids[name] for s in samples], dtype=torch.int64) for name in self.source.ids},
-            torch.tensor(ordinals, dtype=torch.int64),
-            torch.tensor([s.weight for s in samples], dtype=torch.float32),
-        )
-        return made, bad
-
-    def _readable(self, ordinal: int, epoch: int, training: bool, bad: list) -> tuple[Sample, dict[str, Any]]:
-        """The sample, or the next one that can be read, with weight 0."""
-        for ahead in range(SUBSTITUTES):
-            at = (ordinal + ahead) % len(self.source)
-            try:
-                sample = self.source.read(at)
-                views = {name: self._view(view, sample, epoch, training) for name, view in self.views.items()}
-            except Exception as e:  # whatever a decoder or an op may raise for damaged input
-                shard, key, offset = self.source.where(at)
-                reason = f"{type(e).__name__}: {e}"
-                bad.append({"shard": str(shard), "offset": offset, "key": key, "ordinal": at, "reason": reason})
-                continue
-            if ahead:
-                sample = Sample(sample.key, ordinal, sample.fields, sample.ids, weight=0.0)
-            return sample, views
-        raise DataError(
-            f"{SUBSTITUTES} samples in a row from {bad[-SUBSTITUTES]['shard']} on cannot be read: {bad[-1]['reason']}.",
-            "Check the recipe's fields and views against the shards.",
-        )
-
-    def _view(self, view: View, sample: Sample, epoch: int, training: bool) -> Any:
-        value = sample.fields[view.field]
-        if not training:
-            return view.evaluation(value)
-        return view.at(value, seed=self.order.seed, epoch=epoch, ordinal=sample.ordinal)
-
-
-class _Once(Dataset):
-    """The same, over the manifest's own order, once."""
-
-    def __init__(self, steps: _Steps):
-        self.steps = steps
-
-    def __getitem__(self, index: int) -> tuple[Batch, list[dict[str, Any]]]:
-        start = index * self.steps.batch
-        n = min(self.steps.batch, len(self.steps.source) - start)
-        ordinals = (start + self.steps._mine(n)).tolist()
-        return self.steps.made(ordinals, [0] * len(ordinals), training=False)
-
-
-def collate(values: list[Any]) -> Tensor | Padded:
-    """Arrays or tensors of one shape -> (b, ...); of unequal first dimension -> Padded with zeros."""
-    tensors = [torch.as_tensor(value) for value in values]
-    if all(t.shape == tensors[0].shape for t in tensors):
-        return torch.stack(tensors)
-    longest = max(len(t) for t in tensors)
-    out = tensors[0].new_zeros((len(tensors), longest, *tensors[0].shape[1:]))
-    for row, t in zip(out, tensors, strict=True):
-        row[: len(t)] = t
-    lengths = torch.tensor([len(t) for t in tensors])
-    return Padded(out, torch.arange(longest)[None] < lengths[:, None])
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)

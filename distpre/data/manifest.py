@@ -1,133 +1,190 @@
-"""The index of a shard: where each member of each sample lies, written once beside the tar.
+"""Every sample of a source: the indexes of its shards, one after another.
 
-A tar stays a plain WebDataset tar. Consecutive members whose paths agree up to the first dot of the file's name are
-one sample; the rest of the name, in lower case, is the extension (webdataset's own rule).
+An index is built where it is missing or no longer fits its tar, and lies beside the tar as NAME.tar.index; where that
+place cannot be written it lies in the user's cache folder. Columns stay in files and are mapped in when a row is read.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-import tarfile
 import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from distpre.errors import DataError
+from distpre.data import remote
+from distpre.data.index import SUFFIX, Header, ShardIndex, scan
+from distpre.data.proof import MODULUS, factor, total
+from distpre.data.shards import Stamp, is_local, local_path, stamps
 
-SUFFIX = ".index.npz"
-EDGE = 1 << 16  # bytes at each end of a tar that tell whether it changed
+OPEN_INDEXES = 1024
+HEADER_BYTES = 1 << 24
+SMALL = 64 << 20  # bytes of tars that are not worth starting processes for
 
 
 @dataclass(frozen=True)
-class ShardIndex:
-    """keys (n,) str; extensions (e,) str; offset and size (n, e) int64, -1 where a sample lacks the extension."""
+class Entry:
+    """A shard, its index's file, and the index's header."""
 
-    keys: np.ndarray
-    extensions: tuple[str, ...]
-    offset: np.ndarray
-    size: np.ndarray
-    fingerprint: str
+    shard: str
+    index: Path
+    header: Header
+
+
+class Manifest:
+    """entries in the source's shard order. ordinal = rows of the shards before + row in its shard."""
+
+    def __init__(self, entries: list[Entry]):
+        self.entries = entries
+        self.counts = np.array([e.header.count for e in entries], np.int64)
+        self.ends = self.counts.cumsum()
+        self.digest = hashlib.blake2b("".join(e.header.sha256 for e in entries).encode(), digest_size=16).hexdigest()
+        self.hash_total = sum(factor(s) * e.header.hash_total for s, e in enumerate(entries)) % MODULUS
+        self._open: OrderedDict[int, ShardIndex] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return int(self.ends[-1])
+
+    def __reduce__(self) -> tuple:
+        return Manifest, (self.entries,)
+
+    def locate(self, ordinals: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """ordinals (m,) -> shard numbers (m,), rows in them (m,)."""
+        shards = np.searchsorted(self.ends, ordinals, "right")
+        return shards, ordinals - (self.ends - self.counts)[shards]
+
+    def shard(self, number: int) -> ShardIndex:
+        if number not in self._open:
+            entry = self.entries[number]
+            self._open[number] = ShardIndex(entry.header, np.memmap(entry.index, np.uint8, "r"))
+            if len(self._open) > OPEN_INDEXES:
+                self._open.popitem(last=False)
+        return self._open[number]
+
+    def column(self, name: str, ordinals: NDArray[np.int64]) -> NDArray:
+        """A per-sample column's values, (m,)."""
+        shards, rows = self.locate(ordinals)
+        out = np.empty(len(ordinals), np.int64)
+        for number in np.unique(shards):
+            here = shards == number
+            out[here] = self.shard(int(number)).column(name)[rows[here]]
+        return out
+
+    def hash_sum(self, ordinals: NDArray[np.int64]) -> int:
+        """What these samples add to the proof's sum (proof.py)."""
+        shards, rows = self.locate(ordinals)
+        amount = 0
+        for number in np.unique(shards):
+            amount += factor(int(number)) * total(self.shard(int(number)).hashes()[rows[shards == number]])
+        return amount % MODULUS
 
 
-def index_of(shard: Path) -> tuple[ShardIndex, bool]:
-    """The shard's index, and whether it had to be built. It is written beside the shard where that is possible.
-
-    Raises DataError for a file that is no tar, or one that was cut off.
-    """
-    fingerprint, path = fingerprint_of(shard), shard.with_name(shard.name + SUFFIX)
-    if (found := _read(path)) is not None and found.fingerprint == fingerprint:
-        return found, False
-    index = scan(shard, fingerprint)
-    _write(path, index)
-    return index, True
-
-
-def fingerprint_of(shard: Path) -> str:
-    """Size, and a hash of both ends: cheap, and different for a tar that was written again or cut off."""
-    size = shard.stat().st_size
-    with open(shard, "rb") as f:
-        head = f.read(EDGE)
-        f.seek(max(0, size - EDGE))
-        tail = f.read(EDGE)
-    return f"{size}-{hashlib.blake2b(head + tail, digest_size=16).hexdigest()}"
+def open_manifest(
+    shards: list[str], ids: set[str], *, note: Callable[[str], None], workers: int | None = None
+) -> Manifest:
+    """Finds or builds the index of every shard. ids: id paths that must be in it. Raises DataError."""
+    present = stamps(shards)
+    found = [existing(shard, stamp, ids) for shard, stamp in zip(shards, present, strict=True)]
+    missing = [i for i, entry in enumerate(found) if entry is None]
+    if missing:
+        note(f"data: indexing {len(missing)} of {len(shards)} shards ({shards[missing[0]]} ...), at first use")
+        tasks = [(shards[i], present[i], ids) for i in missing]
+        for i, entry in zip(missing, _built(tasks, note, workers), strict=True):
+            found[i] = entry
+    entries = [entry for entry in found if entry is not None]
+    for entry in entries:
+        for problem in entry.header.problems:
+            note(f"data: {entry.shard} {problem}; {entry.header.count} samples found in it")
+    return Manifest(entries)
 
 
-def scan(shard: Path, fingerprint: str) -> ShardIndex:
-    """One pass over the tar's headers."""
-    samples: list[tuple[str, dict[str, tuple[int, int]]]] = []
-    length = shard.stat().st_size
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                key, extension = split(member.name)
-                if key is None:
-                    continue
-                if member.offset_data + member.size > length:
-                    raise tarfile.ReadError("unexpected end of data")
-                if not samples or samples[-1][0] != key:
-                    samples.append((key, {}))
-                if extension in samples[-1][1]:
-                    raise DataError(
-                        f"{shard}: the sample {key!r} has two members {extension!r}.", "Write the shard again."
-                    )
-                samples[-1][1][extension] = (member.offset_data, member.size)
-    except tarfile.TarError as e:
-        raise DataError(
-            f"{shard}: not a whole tar ({e}) after {len(samples)} samples and {length:,} bytes.",
-            "Write or copy the shard again.",
-        ) from e
-    if not samples:
-        raise DataError(f"{shard}: holds no samples.", "Leave it out of `shards`, or write it again.")
-    extensions = tuple(sorted({e for _, members in samples for e in members}))
-    place = np.full((len(samples), len(extensions), 2), -1, dtype=np.int64)
-    for row, (_, members) in zip(place, samples, strict=True):
-        for i, extension in enumerate(extensions):
-            if extension in members:
-                row[i] = members[extension]
-    keys = np.array([key for key, _ in samples])
-    return ShardIndex(keys, extensions, place[..., 0], place[..., 1], fingerprint)
+def existing(shard: str, stamp: Stamp, ids: set[str]) -> Entry | None:
+    """The shard's index, if there is one that fits."""
+    for path in _places(shard):
+        try:
+            with open(path, "rb") as f:
+                header = Header.from_json(f.readline(HEADER_BYTES))
+        except OSError:
+            continue
+        if header is not None and header.fits(stamp, ids):
+            return Entry(shard, path, header)
+    return None
 
 
-def split(name: str) -> tuple[str | None, str]:
-    """ "a/b.c.seg.png" -> ("a/b", "c.seg.png"); (None, "") for names without a dot, and for hidden ones."""
-    folder, slash, file = name.rpartition("/")
-    stem, dot, extension = file.partition(".")
-    if not dot or not stem:
-        return None, ""
-    return f"{folder}{slash}{stem}", extension.lower()
+def build(shard: str, stamp: Stamp, ids: set[str]) -> Entry:
+    """Indexes a shard; of several processes that want it, one does and the others wait for it."""
+    with _local_copy(shard, stamp) as tar, open(tar, "rb") as file, _alone(file):
+        entry = existing(shard, stamp, ids)
+        if entry is not None:
+            return entry
+        header, parts = scan(file, shard, stamp, ids)
+        return Entry(shard, _write(shard, b"".join(parts)), header)
 
 
-def _read(path: Path) -> ShardIndex | None:
-    try:
-        with np.load(path, allow_pickle=False) as f:
-            extensions = tuple(f["extensions"].tolist())
-            return ShardIndex(f["keys"], extensions, f["offset"], f["size"], str(f["fingerprint"]))
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
-
-
-def _write(path: Path, index: ShardIndex) -> None:
-    """Whole or not at all; silently not where the folder cannot be written (the index is then made at each start)."""
-    try:
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError:
+def _built(tasks: list[tuple], note: Callable[[str], None], workers: int | None) -> Iterator[Entry]:
+    processes = min(workers or len(os.sched_getaffinity(0)), len(tasks))
+    if processes == 1 or (workers is None and sum(stamp.size for _, stamp, _ in tasks) < SMALL):
+        yield from (build(*task) for task in tasks)
         return
-    with os.fdopen(handle, "wb") as f:
-        np.savez_compressed(
-            f,
-            keys=index.keys,
-            extensions=np.array(index.extensions),
-            offset=index.offset,
-            size=index.size,
-            fingerprint=np.array(index.fingerprint),
-        )
-    os.chmod(partial, 0o644)
-    os.replace(partial, path)
+    told, done = time.monotonic(), 0
+    with ProcessPoolExecutor(processes) as pool:
+        for entry in pool.map(build, *zip(*tasks, strict=True)):
+            yield entry
+            done += 1
+            if time.monotonic() - told > 5:
+                told = time.monotonic()
+                note(f"data: indexed {done} of {len(tasks)} shards")
+
+
+def _places(shard: str) -> list[Path]:
+    """Where a shard's index may lie, best first."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    place = os.path.abspath(local_path(shard)) if is_local(shard) else shard
+    kept = home / "distpre" / (hashlib.blake2b(place.encode(), digest_size=16).hexdigest() + SUFFIX)
+    return [Path(local_path(shard) + SUFFIX), kept] if is_local(shard) else [kept]
+
+
+def _write(shard: str, content: bytes) -> Path:
+    """Whole or not at all, at the first place that can be written."""
+    error: OSError | None = None
+    for path in _places(shard):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as f:
+                f.write(content)
+            os.chmod(f.name, 0o644)
+            os.replace(f.name, path)
+            return path
+        except OSError as e:
+            error = e
+    raise error or OSError(f"no place for the index of {shard}")
+
+
+@contextmanager
+def _local_copy(shard: str, stamp: Stamp) -> Iterator[str]:
+    if is_local(shard):
+        yield local_path(shard)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "shard.tar")
+        remote.download(shard, copy)
+        yield str(copy)
+
+
+@contextmanager
+def _alone(file) -> Iterator[None]:
+    """The tar itself is the lock, so that nothing is left behind; a file system without locks goes without."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        pass
+    yield

@@ -19,7 +19,7 @@ def expand(shards: str | list[str]) -> list[str]:
         raise DataError(f"data: shards {shards!r} name no shard.", "Write a path, a brace list or a list of them.")
     for name in names:
         if name.startswith("pipe:"):
-            raise DataError(f"data: {name!r}: `pipe:` shards run a shell command and are refused.", "Use an fsspec URL.")
+            raise DataError(f"data: {name!r}: `pipe:` shards run shell commands and are refused.", "Use an fsspec URL.")
     return names
 
 
@@ -83,5 +83,5 @@ def stamps(names: list[str]) -> list[Stamp]:
     missing = [name for name, s in zip(names, found, strict=True) if s is None]
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise DataError(f"data: {len(missing)} of {len(names)} shards are not there: {shown}.", "Check the shards' path.")
+        raise DataError(f"data: {len(missing)} of {len(names)} shards are not there: {shown}.", "Check their path.")
     return [s for s in found if s is not None]

@@ -1,183 +1,169 @@
-"""A source: shards, the fields taken from them, and the ids that their samples carry."""
+"""A source: shards, the fields that a sample takes from them, and the ids that it carries."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
-import os
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from braceexpand import braceexpand
+from numpy.typing import NDArray
 
+from distpre.data import ids as id_columns
+from distpre.data.cache import Cache
 from distpre.data.decode import decode
-from distpre.data.manifest import ShardIndex, index_of
+from distpre.data.index import ShardIndex
+from distpre.data.manifest import Entry, Manifest, open_manifest
+from distpre.data.order import Order
+from distpre.data.reader import Reader
+from distpre.data.shards import expand
+from distpre.data.tar import FLAWS
 from distpre.errors import DataError
 from distpre.types import Sample
 
-CACHE = Path("~/.cache/distpre/shards")
+
+@dataclass(frozen=True)
+class Raw:
+    """A sample's bytes, by field."""
+
+    key: str
+    ordinal: int
+    members: dict[str, bytes]
+
+
+class Unreadable(Exception):
+    """A sample that cannot be had; its text is the reason."""
 
 
 class Source:
-    """Samples by ordinal: shards in the order given, samples in the order of each tar.
+    """fields: {name: extension}; ids: {name: id path (ids.py)}."""
 
-    Picklable; files are opened in the process that reads. Nothing of a sample is held but its place.
-    """
-
-    def __init__(self, shards: list[Path], indices: list[ShardIndex], fields: dict[str, str], ids: dict[str, str]):
-        self.shards, self.fields, self.ids = shards, fields, ids
-        self.keys = [index.keys for index in indices]
-        self.sizes = tuple(len(index) for index in indices)
-        self.starts = np.concatenate([[0], np.cumsum(self.sizes)])
-        wanted = sorted({*fields.values(), *(path.split(".", 1)[0] for path in ids.values())})
-        self.members = {extension: i for i, extension in enumerate(wanted)}
-        self.place = [_columns(index, wanted) for index in indices]
-        self.digest = hashlib.sha256("\n".join(index.fingerprint for index in indices).encode()).hexdigest()[:32]
-        self._files: dict[int, int] = {}
-        self._process = os.getpid()
+    def __init__(self, manifest: Manifest, reader: Reader, fields: dict[str, str], ids: dict[str, str]):
+        self.manifest, self.reader, self.fields, self.ids = manifest, reader, fields, ids
 
     @classmethod
     def open(
         cls,
         shards: str | list[str],
         fields: dict[str, str],
-        ids: dict[str, str],
+        ids: dict[str, str] | None = None,
         *,
-        note: Callable[[str], None],
+        note: Callable[[str], None] = lambda text: None,
         cache: str | None = None,
+        cache_bytes: int | None = None,
     ) -> Source:
-        """Finds every shard, its index (made at first use, and said so), and every field in it.
+        """Opens the shards' indexes, or builds them and says so through `note`.
 
-        shards: a path or URL, a brace list, several joined by `::`, or a list of those. URLs of any fsspec file system
-        are copied to `cache` once. Raises DataError naming shards or fields that are not there.
+        cache: node-local folder for remote shards. Raises DataError for missing shards, an empty list, a source without
+        samples, and a field or an id that a shard's samples do not have.
         """
-        paths = [local(url, cache) for url in expanded(shards)]
-        if missing := [str(p) for p in paths if not p.is_file()]:
-            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-            raise DataError(
-                f"{len(missing)} of {len(paths)} shards are missing: {shown}.",
-                "Mend `shards`, or write them with python -m tools.shard.",
-            )
-        indices, built = [], 0
-        for path in paths:
-            index, new = index_of(path)
-            _require(index, fields, ids, path)
-            indices.append(index)
-            built += new
-        if built:
-            note(f"indexed {built} shard(s) at first use, beside the tars: {sum(map(len, indices)):,} samples")
-        return cls(paths, indices, fields, ids)
+        ids = ids or {}
+        fields = {name: extension.lower() for name, extension in fields.items()}
+        names = expand(shards)
+        manifest = open_manifest(names, set(ids.values()), note=note)
+        if not len(manifest):
+            raise DataError(f"data: shards {shards!r} hold no sample.", "See `python -m tools.inspect SHARDS`.")
+        for number, entry in enumerate(manifest.entries):
+            _check_fields(entry, fields)
+            _check_ids(entry, manifest.shard(number) if ids and entry.header.count else None, ids)
+        store = Cache(cache, cache_bytes) if cache else None
+        return cls(manifest, Reader(names, [e.header.stamp for e in manifest.entries], store), fields, ids)
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return len(self.manifest)
 
-    def where(self, ordinal: int) -> tuple[Path, str, int]:
-        """Shard, key and offset of a sample's first member, for messages."""
-        shard, row = self._find(ordinal)
-        there = self.place[shard][row, :, 0]
-        return self.shards[shard], str(self.keys[shard][row]), int(there[there >= 0].min(initial=0))
+    @property
+    def digest(self) -> str:
+        """Of every byte of every shard, in order."""
+        return self.manifest.digest
 
-    def read(self, ordinal: int) -> Sample:
-        """The sample, decoded. Raises whatever its decoder does, or KeyError for a member that it lacks."""
-        shard, row = self._find(ordinal)
-        data = {extension: self._bytes(shard, row, extension) for extension in self.members}
-        fields = {name: decode(data[extension], extension) for name, extension in self.fields.items()}
-        ids = {name: id_of(data, path) for name, path in self.ids.items()}
-        return Sample(str(self.keys[shard][row]), ordinal, fields, ids)
+    def order(self, seed: int, window: int) -> Order:
+        return Order(self.manifest.counts, seed, window)
 
-    def _find(self, ordinal: int) -> tuple[int, int]:
-        shard = int(np.searchsorted(self.starts, ordinal, side="right")) - 1
-        return shard, ordinal - int(self.starts[shard])
+    def where(self, ordinal: int) -> tuple[str, int, str]:
+        """Shard, row in it, key."""
+        shard, row = self._place(ordinal)
+        return self.manifest.entries[shard].shard, row, self.manifest.shard(shard).key(row)
 
-    def _bytes(self, shard: int, row: int, extension: str) -> bytes:
-        offset, size = self.place[shard][row, self.members[extension]].tolist()
-        if offset < 0:
-            raise KeyError(f"the sample has no member {extension!r}")
-        data = os.pread(self._file(shard), size, offset)
-        if len(data) != size:
-            raise OSError(f"{len(data)} of {size} bytes could be read")
-        return data
+    def id_columns(self, ordinals: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """{id: (m,)}"""
+        return {name: self.manifest.column(f"id:{path}", ordinals) for name, path in self.ids.items()}
 
-    def _file(self, shard: int) -> int:
-        if self._process != os.getpid():  # a forked worker opens its own
-            self._files, self._process = {}, os.getpid()
-        if shard not in self._files:
-            if len(self._files) >= 256:
-                os.close(self._files.pop(next(iter(self._files))))
-            self._files[shard] = os.open(self.shards[shard], os.O_RDONLY)
-        return self._files[shard]
+    def raw(self, ordinal: int, only: set[str] | None = None) -> Raw:
+        """Its members' bytes, of all fields or `only` of some. Raises Unreadable where any field is missing."""
+        shard, row = self._place(ordinal)
+        index = self.manifest.shard(shard)
+        flaw = int(index.column("flaw")[row])
+        if flaw:
+            raise Unreadable(FLAWS[flaw])
+        members = index.members(row)
+        wanted = {}
+        for name, extension in self.fields.items():
+            if extension not in members:
+                raise Unreadable(f"no .{extension} among {', '.join('.' + e for e in members)}")
+            if only is None or name in only:
+                wanted[name] = members[extension]
+        for name, path in self.ids.items():
+            if int(index.column(f"id:{path}")[row]) == id_columns.MISSING:
+                raise Unreadable(f"no {path} for the id {name}")
+        try:
+            return Raw(index.key(row), ordinal, self._bytes(shard, wanted))
+        except OSError as e:
+            raise Unreadable(f"read: {e}") from e
 
+    def sample(self, raw: Raw) -> Sample:
+        """Decoded. Raises Unreadable."""
+        fields = {}
+        for name, content in raw.members.items():
+            try:
+                fields[name] = decode(self.fields[name], content)
+            except MemoryError:
+                raise
+            except Exception as e:
+                raise Unreadable(f"decode .{self.fields[name]}: {type(e).__name__}: {e}") from e
+        return Sample(raw.key, raw.ordinal, fields)
 
-def expanded(shards: str | list[str]) -> list[str]:
-    """Brace lists and `::` lists, written out. Raises DataError for an empty list, and for pipe: commands."""
-    patterns = [p for each in ([shards] if isinstance(shards, str) else shards) for p in each.split("::")]
-    urls = [url for pattern in patterns for url in braceexpand(pattern) if url]
-    if not urls:
-        raise DataError(f"shards={shards!r} is an empty list.", "Name at least one tar.")
-    for url in urls:
-        if url.startswith("pipe:"):
-            raise DataError(f"{url}: shards are never read from a command.", "Give a path or an fsspec URL.")
-    return urls
+    def samples(self) -> Iterator[Sample]:
+        """Every sample in manifest order. Raises Unreadable at the first bad one."""
+        for ordinal in range(len(self)):
+            yield self.sample(self.raw(ordinal))
 
+    def _place(self, ordinal: int) -> tuple[int, int]:
+        shards, rows = self.manifest.locate(np.array([ordinal]))
+        return int(shards[0]), int(rows[0])
 
-def local(url: str, cache: str | None) -> Path:
-    """The path of a shard on this machine; a remote one is copied to the cache first, whole or not at all."""
-    if "://" not in url or url.startswith("file://"):
-        return Path(url.removeprefix("file://"))
-    import fsspec
-
-    folder = Path(cache).expanduser() if cache else CACHE.expanduser()
-    path = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{url.rpartition('/')[2]}"
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=folder)
-    os.close(handle)
-    try:
-        files, remote = fsspec.url_to_fs(url)
-        files.get_file(remote, partial)
-    except Exception as e:
-        os.unlink(partial)
-        raise DataError(f"{url}: the shard cannot be fetched ({type(e).__name__}: {e}).", "Check the URL.") from e
-    os.replace(partial, path)
-    return path
+    def _bytes(self, shard: int, wanted: dict[str, tuple[int, int]]) -> dict[str, bytes]:
+        """One read for all members where they lie together, as they do in a tar of samples."""
+        start = min(offset for offset, _ in wanted.values())
+        end = max(offset + size for offset, size in wanted.values())
+        if end - start > 2 * sum(size for _, size in wanted.values()) + (1 << 16):
+            return {name: self.reader.read(shard, offset, size) for name, (offset, size) in wanted.items()}
+        content = self.reader.read(shard, start, end - start)
+        return {name: content[offset - start : offset - start + size] for name, (offset, size) in wanted.items()}
 
 
-def id_of(data: dict[str, bytes], path: str) -> int:
-    """ "txt" -> a 63-bit hash of that member; "json.a.b" -> that value, itself if it is an integer, else its hash."""
-    extension, _, keys = path.partition(".")
-    value: Any = data[extension]
-    if keys:
-        value = json.loads(value)
-        for key in keys.split("."):
-            value = value[key]
-        if isinstance(value, int):
-            return value
-        value = json.dumps(value, sort_keys=True).encode()
-    return int.from_bytes(hashlib.blake2b(value, digest_size=8).digest(), "little") >> 1
-
-
-def _columns(index: ShardIndex, wanted: list[str]) -> np.ndarray:
-    """(n, len(wanted), 2): offset and size of each wanted member."""
-    out = np.full((len(index), len(wanted), 2), -1, dtype=np.int64)
-    for i, extension in enumerate(wanted):
-        if extension in index.extensions:
-            at = index.extensions.index(extension)
-            out[:, i] = np.stack([index.offset[:, at], index.size[:, at]], 1)
-    return out
-
-
-def _require(index: ShardIndex, fields: dict[str, str], ids: dict[str, str], shard: Path) -> None:
-    wanted = {f"fields.{k}": v for k, v in fields.items()} | {f"ids.{k}": v.split(".", 1)[0] for k, v in ids.items()}
-    for name, extension in wanted.items():
-        if extension not in index.extensions:
-            near = difflib.get_close_matches(extension, index.extensions, 1)
-            meant = f"Did you mean {near[0]!r}? " if near else ""
+def _check_fields(entry: Entry, fields: dict[str, str]) -> None:
+    there = entry.header.extensions
+    for name, extension in fields.items():
+        if entry.header.count and not there.get(extension):
+            listed = ", ".join(f"{e} ({n})" for e, n in sorted(there.items()))
             raise DataError(
-                f"{shard}: {name} is {extension!r}, and no sample there has such a member.",
-                f"{meant}They have {', '.join(index.extensions)}.",
+                f"data: field {name!r} wants .{extension}, but no sample of {entry.shard} has one; it holds {listed}.",
+                _nearest(extension, list(there), f"fields.{name}"),
             )
+
+
+def _check_ids(entry: Entry, index: ShardIndex | None, ids: dict[str, str]) -> None:
+    for name, path in ids.items():
+        if index is None or (index.column(f"id:{path}") != id_columns.MISSING).any():
+            continue
+        raise DataError(
+            f"data: id {name!r} is {path}, but no sample of {entry.shard} has it; it holds "
+            f"{', '.join(entry.header.extensions)}.",
+            f"Set ids.{name} to an extension, or to json.KEY of a .json member.",
+        )
+
+
+def _nearest(wanted: str, there: list[str], key: str) -> str:
+    near = difflib.get_close_matches(wanted, there, n=1, cutoff=0.3)
+    return f"Did you mean {key}: {near[0]}?" if near else f"Set {key} to one of them."

@@ -19,7 +19,7 @@ META = re.compile(r"__[^/]*__($|/)")
 BLOCK = tarfile.BLOCKSIZE
 
 WHOLE, DUPLICATE_MEMBER, DUPLICATE_KEY, SPARSE = range(4)
-FLAWS = ("", "one extension twice in one sample", "a key that an earlier sample of this shard has", "a sparse tar member")
+FLAWS = ("", "one extension twice in one sample", "the key of an earlier sample of this shard", "a sparse tar member")
 
 
 @dataclass
@@ -74,7 +74,7 @@ def _members(file: BinaryIO, name: str, problems: list[str]) -> Iterator[tarfile
         except tarfile.TarError as e:
             problems.append(f"is cut off at byte {tar.offset}: {e}")
             return
-        file.seek(tar.offset if tar.offset % BLOCK == 0 else 0)
+        file.seek(tar.offset)
         mark = file.read(BLOCK)
         if len(mark) < BLOCK:
             problems.append(f"has no end mark: it was cut off at byte {tar.offset}, or its writer was")

@@ -37,17 +37,17 @@ def recipe(tmp_path):
 
 @pytest.fixture
 def run_driver(path_to_trainers):
-    """Starts drive.py in a session of its own, away from the repository; every process of it carries MARK."""
+    """Starts drive.py in a session of its own, away from the repository."""
     import subprocess
 
     started = []
 
-    def start(trainer: str, recipe: str, folder: Path, mark: str) -> subprocess.Popen:
+    def start(trainer: str, recipe: str, folder: Path) -> subprocess.Popen:
         path = os.pathsep.join([str(REPOSITORY), path_to_trainers])
         (folder / "resolved.yaml").write_text(recipe)
         process = subprocess.Popen(
             [sys.executable, str(HERE / "drive.py"), trainer, str(folder / "resolved.yaml")],
-            env={**os.environ, "PYTHONPATH": path, "MARK": mark},
+            env={**os.environ, "PYTHONPATH": path},
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,201 @@
+"""One batch from its position: read, decode, view, collate. It remembers nothing, so any process may make any batch."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from distpre.data.collate import collate
+from distpre.data.order import Order
+from distpre.data.permutation import derived, permute
+from distpre.data.quarantine import Bad
+from distpre.data.source import Raw, Source, Unreadable
+from distpre.errors import DataError
+from distpre.types import Batch
+
+SUBSTITUTE = 3  # what a key is for (order.py has 1 and 2)
+SUBSTITUTES = 8  # tried before giving up
+
+
+class View(Protocol):
+    """What the loader needs of a view (distpre/views/pipeline.py); it knows its own name."""
+
+    field: str
+
+    def at(self, value: Any, *, seed: int, epoch: int, ordinal: int) -> Any: ...
+    def evaluation(self, value: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """Training: the global batch that starts at slot `position`. Evaluation: samples from ordinal `position` on."""
+
+    position: int
+    evaluation: bool = False
+
+
+@dataclass
+class Made:
+    """A rank's part of a batch, and how it came about. consumed: [(epoch, samples, hash sum)] of the GLOBAL batch."""
+
+    batch: Batch
+    consumed: list[tuple[int, int, int]] = field(default_factory=list)
+    bad: list[Bad] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Assembler:
+    """A rank's part of B slots is the consecutive slice [B·rank // world_size, B·(rank + 1) // world_size)."""
+
+    def __init__(
+        self, source: Source, views: dict[str, View], order: Order, batch: int, seed: int, rank: int, world_size: int
+    ):
+        self.source, self.views, self.order = source, views, order
+        self.batch, self.seed, self.rank, self.world_size = batch, seed, rank, world_size
+        self.fields = {view.field for view in views.values()}
+        self.says: Callable[[str], None] = lambda text: None  # a worker's line about what it is doing
+        self.seconds: Counter[str] = Counter()
+        self.kinds: dict[bool, dict[str, str]] = {}  # {evaluation: {view: dtype and shape}}
+
+    def __call__(self, task: Task) -> Made:
+        self.seconds.clear()
+        return self.for_evaluation(task.position) if task.evaluation else self.for_training(task.position)
+
+    def for_training(self, position: int) -> Made:
+        epochs, ordinals = self.order.at(np.arange(position, position + self.batch))
+        consumed = [
+            (int(e), int((epochs == e).sum()), self.source.manifest.hash_sum(ordinals[epochs == e]))
+            for e in np.unique(epochs)
+        ]
+        part = self._part(self.batch)
+        made = self._made(ordinals[part], epochs[part], evaluation=False)
+        made.consumed = consumed
+        return made
+
+    def for_evaluation(self, start: int) -> Made:
+        """Without an rng, in manifest order; a rank with no sample in a short last batch gets a batch of no rows."""
+        ordinals = np.arange(start, min(start + self.batch, len(self.source)))
+        mine = ordinals[self._part(len(ordinals))]
+        made = self._made(mine if len(mine) else ordinals[:1], np.zeros(max(len(mine), 1), np.int64), evaluation=True)
+        if not len(mine):
+            made.batch, made.bad = made.batch.split(2)[0], []
+        return made
+
+    def _part(self, slots: int) -> slice:
+        return slice(slots * self.rank // self.world_size, slots * (self.rank + 1) // self.world_size)
+
+    def _made(self, ordinals: NDArray[np.int64], epochs: NDArray[np.int64], evaluation: bool) -> Made:
+        bad: list[Bad] = []
+        rows, weights = [], []
+        raws = self._read_all(ordinals)
+        for raw, ordinal, epoch in zip(raws, ordinals.tolist(), epochs.tolist(), strict=True):
+            try:
+                rows.append(self._viewed(raw, epoch, evaluation))
+                weights.append(1.0)
+            except Unreadable as e:
+                bad.append(self._bad(epoch, ordinal, str(e)))
+                rows.append(self._substitute(bad[-1], evaluation))
+                weights.append(0.0)
+        with self._stage("collate"):
+            batch = Batch(
+                views={name: collate([row[name] for row in rows], name) for name in self.views},
+                ids={name: torch.from_numpy(column) for name, column in self.source.id_columns(ordinals).items()},
+                ordinal=torch.from_numpy(ordinals.copy()),
+                weight=torch.tensor(weights, dtype=torch.float32),
+            )
+        return Made(batch, bad=bad, seconds=dict(self.seconds))
+
+    def _read_all(self, ordinals: NDArray[np.int64]) -> list[Raw | Unreadable]:
+        """In the order in which they lie on the disk; returned in the order asked for."""
+        raws: list[Raw | Unreadable] = [Unreadable()] * len(ordinals)
+        for i in np.argsort(ordinals):
+            raws[i] = self._read(int(ordinals[i]))
+        return raws
+
+    def _read(self, ordinal: int) -> Raw | Unreadable:
+        with self._stage("read"):
+            try:
+                return self.source.raw(ordinal, self.fields)
+            except Unreadable as e:
+                return e
+
+    def _viewed(self, raw: Raw | Unreadable, epoch: int, evaluation: bool) -> dict[str, Any]:
+        """{view: array}. Raises Unreadable."""
+        if isinstance(raw, Unreadable):
+            raise raw
+        with self._stage("decode"):
+            fields = self.source.sample(raw).fields
+        with self._stage("view"):
+            row = {name: self._view(name, fields, epoch, raw.ordinal, evaluation) for name in self.views}
+        self._check_kinds(row, evaluation)
+        return row
+
+    def _view(self, name: str, fields: dict[str, Any], epoch: int, ordinal: int, evaluation: bool) -> Any:
+        view = self.views[name]
+        try:
+            if evaluation:
+                return view.evaluation(fields[view.field])
+            return view.at(fields[view.field], seed=self.seed, epoch=epoch, ordinal=ordinal)
+        except MemoryError:
+            raise
+        except Exception as e:
+            raise Unreadable(f"view {name}: {type(e).__name__}: {e}") from e
+
+    def _check_kinds(self, row: dict[str, Any], evaluation: bool) -> None:
+        """A view is of one dtype and shape (1-D lengths apart), which the source's first readable sample decides."""
+        if evaluation not in self.kinds:
+            self.kinds[evaluation] = {}  # the first sample is judged against nothing
+            self.kinds[evaluation] = self._first_kinds(evaluation)
+        for name, first in self.kinds[evaluation].items():
+            if (kind := _kind(row[name])) != first:
+                raise Unreadable(f"view {name} gives {kind}, for the source's first sample it gives {first}")
+
+    def _first_kinds(self, evaluation: bool) -> dict[str, str]:
+        for ordinal in range(min(len(self.source), 10 * SUBSTITUTES)):
+            try:
+                row = self._viewed(self._read(ordinal), 0, evaluation)
+            except Unreadable:
+                continue
+            return {name: _kind(value) for name, value in row.items()}
+        return {}
+
+    def _substitute(self, bad: Bad, evaluation: bool) -> dict[str, Any]:
+        """Another sample of the source, the same one in every run. Raises DataError where none can be read."""
+        key = derived(self.seed, bad.epoch, SUBSTITUTE, bad.ordinal)
+        tried = range(min(SUBSTITUTES, len(self.source)))
+        for candidate in permute(list(tried), len(self.source), key).tolist():
+            try:
+                return self._viewed(self._read(candidate), bad.epoch, evaluation)
+            except Unreadable as e:
+                reason = str(e)
+        raise DataError(
+            f"data: sample {bad.key!r} of {bad.shard} could not be read ({bad.reason}), nor could {len(tried)} others "
+            f"in its place; the last: {reason}.",
+            "`python -m tools.verify SHARDS` lists what is damaged; where all are, look at the views' ops.",
+        )
+
+    def _bad(self, epoch: int, ordinal: int, reason: str) -> Bad:
+        return Bad(epoch, ordinal, *self.source.where(ordinal), reason)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self.says(name)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - began
+
+
+def _kind(value: Any) -> str:
+    shape = tuple(getattr(value, "shape", ()))
+    dtype = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
+    return f"{dtype} {'(n,)' if len(shape) == 1 else shape}"
