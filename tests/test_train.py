@@ -131,9 +131,9 @@ def test_an_exported_tower_initialises_the_next_run(whole, tmp_path):
     "words,message",
     [
         (["absent.yaml"], "cannot be read"),
-        ([RECIPE, "data.prepare=null"], "shards are missing"),
-        ([RECIPE, 'data.train.shards=""'], "empty list"),
-        ([RECIPE, "data.train.fields.image=jpg", "data.test.fields.image=jpg"], "no sample there has such a member"),
+        ([RECIPE, "data.prepare=null"], "shards are not there"),
+        ([RECIPE, 'data.train.shards=""'], "data.train: shards '' name no shard"),
+        ([RECIPE, "data.train.fields.image=jpg", "data.test.fields.image=jpg"], "has one; it holds"),
         ([RECIPE, "towers.image.encoder={name: open_clip_image, model: ViT-B-33}"], "Nearest: ViT-B-32"),
     ],
     ids=["no recipe", "no shards", "empty list", "no field", "no model"],

@@ -47,7 +47,9 @@ class DataSpec(Frame):
     workers: int = Field(2, ge=0)
     window: PositiveInt = 262144
     max_bad_fraction: float = Field(0.01, ge=0, le=1)
+    stall_seconds: PositiveFloat = 60.0
     cache: str | None = None
+    cache_bytes: PositiveInt | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -8,6 +8,7 @@ import torch
 
 from distpre.data.loader import Loader
 from distpre.data.source import Source
+from distpre.errors import DataError
 from distpre.objectives.objective import Objective
 from distpre.recipe import Recipe
 from distpre.recipe.resolve import build, schedule
@@ -60,8 +61,14 @@ def views(recipe: Recipe) -> dict[str, View]:
 
 
 def source(recipe: Recipe, name: str, note: Callable[[str], None]) -> Source:
+    """Raises DataError naming the recipe's key."""
     spec, data = recipe.data.sources[name], recipe.data
-    return Source.open(spec.shards, spec.fields, spec.ids, note=note, cache=data.cache)
+    try:
+        return Source.open(
+            spec.shards, spec.fields, spec.ids, note=note, cache=data.cache, cache_bytes=data.cache_bytes
+        )
+    except DataError as e:
+        raise DataError(f"data.{name}: {e.what.removeprefix('data: ')}", e.remedy) from e
 
 
 def loader(recipe: Recipe, source: Source, views: dict[str, View], *, batch: int, **callbacks: Callable) -> Loader:
@@ -75,5 +82,6 @@ def loader(recipe: Recipe, source: Source, views: dict[str, View], *, batch: int
         workers=recipe.data.workers,
         window=recipe.data.window,
         max_bad_fraction=recipe.data.max_bad_fraction,
+        stall_seconds=recipe.data.stall_seconds,
         **callbacks,
     )

@@ -47,7 +47,7 @@ class Evaluation:
     def of(cls, recipe: Recipe, model: nn.Module, views: dict[str, View], note: Callable[[str], None]) -> Evaluation:
         spec = recipe.evaluate
         source = build.source(recipe, spec.data, note)
-        loader = build.loader(recipe, source, views, batch=spec.batch)
+        loader = build.loader(recipe, source, views, batch=spec.batch, note=note)
         tables = {name: build_component(c, "evaluator") for name, c in spec.tables.items()}
         return cls(tables, loader.once, FrozenTowers(model, views, chunk=spec.batch))
 

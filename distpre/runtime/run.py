@@ -29,7 +29,9 @@ class Run:
         self.reporter: Reporter | None = None
         views = build.views(recipe)
         source = build.source(recipe, "train", self.note)
-        self.loader = build.loader(recipe, source, views, batch=recipe.train.batch, quarantine=self.quarantine)
+        self.loader = build.loader(
+            recipe, source, views, batch=recipe.train.batch, note=self.note, quarantine=self.quarantine
+        )
         self.engine = build.engine(recipe, build.model(recipe))
         self.objective = build.objective(recipe)
         self.evaluation = Evaluation.of(recipe, self.engine.wrapped, views, self.note) if recipe.evaluate else None

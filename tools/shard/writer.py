@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from distpre.data.manifest import index_of
 from distpre.errors import DataError
 
 Members = dict[str, bytes]
@@ -28,7 +27,7 @@ def write_shards(
     """rows[i] becomes the sample 0000000i of OUT/split-000.tar, split-001.tar ... of `shard_samples` samples each.
 
     members(row) -> {extension: bytes}, called in `workers` processes. A shard is written under another name and renamed
-    when whole, with its index and a line in OUT/SHA256SUMS; one that is there already is left alone, so the same call
+    when whole; OUT/SHA256SUMS lists them; one that is there already is left alone, so the same call
     goes on after a kill. progress(n) is told the samples of each finished shard.
     """
     folder = Path(out)
@@ -65,7 +64,6 @@ def _write_shard(job: tuple[Path, int, list[Any], Callable[[Any], Members]]) -> 
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, path)
-    index_of(path)
     return path
 
 
