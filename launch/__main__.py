@@ -80,7 +80,8 @@ def train(given: argparse.Namespace) -> int:
     signal.signal(signal.SIGUSR1, lambda *_: sys.exit(EXIT_STATUS["usr1"]))  # until there is something to commit
     recipe = load(found(given.recipe), overrides=given.overrides)
     refuse_if_in_use(recipe.run.dir)
-    command = shlex.join(["python", "-m", "launch", given.recipe, *given.overrides])
+    others = [o for o in given.overrides if not o.startswith("train.steps=")]  # the screen says how many more
+    command = shlex.join(["python", "-m", "launch", given.recipe, *others])
     workers = recipe.launch.workers
     with Screen(command) as screen, cluster(given.address or os.environ.get("RAY_ADDRESS"), workers):
         each = share(resources(), workers, recipe.launch.cpus_per_worker, recipe.launch.gpus_per_worker)

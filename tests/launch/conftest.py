@@ -32,7 +32,8 @@ def recipe(tmp_path):
     """A resolved recipe whose run.dir is the test's own; `run` inside tmp_path."""
     from distpre.recipe import load
 
-    return load(str(REPOSITORY / "recipes/quickstart.yaml:small"), overrides=[f"run.dir={tmp_path / 'run'}"]).dump()
+    overrides = [f"run.dir={tmp_path / 'run'}", "data.prepare=null"]
+    return load(str(REPOSITORY / "recipes/quickstart.yaml:small"), overrides=overrides).dump()
 
 
 @pytest.fixture
