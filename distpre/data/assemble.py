@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from distpre.data.collate import collate
+from distpre.data.mixture import Mixture, MixtureOrder
 from distpre.data.order import Order
+from distpre.data.pairing import Grouped
 from distpre.data.permutation import derived, permute
 from distpre.data.quarantine import Bad
 from distpre.data.source import Raw, Source, Unreadable
@@ -44,10 +46,10 @@ class Task:
 
 @dataclass
 class Made:
-    """A rank's part of a batch, and how it came about. consumed: [(epoch, samples, hash sum)] of the GLOBAL batch."""
+    """A rank's part of a batch, and how it came about. consumed: what the GLOBAL batch adds to the proofs."""
 
     batch: Batch
-    consumed: list[tuple[int, int, int]] = field(default_factory=list)
+    consumed: list[tuple[int, int, int, int]] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -56,7 +58,14 @@ class Assembler:
     """A rank's part of B slots is the consecutive slice [B·rank // world_size, B·(rank + 1) // world_size)."""
 
     def __init__(
-        self, source: Source, views: dict[str, View], order: Order, batch: int, seed: int, rank: int, world_size: int
+        self,
+        source: Source | Mixture,
+        views: dict[str, View],
+        order: Order | MixtureOrder | Grouped,
+        batch: int,
+        seed: int,
+        rank: int,
+        world_size: int,
     ):
         self.source, self.views, self.order = source, views, order
         self.batch, self.seed, self.rank, self.world_size = batch, seed, rank, world_size
@@ -71,13 +80,9 @@ class Assembler:
 
     def for_training(self, position: int) -> Made:
         epochs, ordinals = self.order.at(np.arange(position, position + self.batch))
-        consumed = [
-            (int(e), int((epochs == e).sum()), self.source.manifest.hash_sum(ordinals[epochs == e]))
-            for e in np.unique(epochs)
-        ]
         part = self._part(self.batch)
         made = self._made(ordinals[part], epochs[part], evaluation=False)
-        made.consumed = consumed
+        made.consumed = self.source.amounts(epochs, ordinals)
         return made
 
     def for_evaluation(self, start: int) -> Made:

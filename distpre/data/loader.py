@@ -15,7 +15,8 @@ from typing import Any
 
 from distpre.data.assemble import Assembler, Made, Task, View
 from distpre.data.collate import collate
-from distpre.data.proof import Proof
+from distpre.data.mixture import Mixture
+from distpre.data.pairing import Pairing
 from distpre.data.quarantine import Quarantine
 from distpre.data.source import Source
 from distpre.data.workers import Workers
@@ -34,7 +35,7 @@ class Wait:
 
 
 class Loader:
-    """A rank's loader. views: {name: View}; batch: the GLOBAL batch.
+    """A rank's loader. views: {name: View}; batch: the GLOBAL batch; pairing: an order by ids (pairing.py), or None.
 
     window: samples of the shuffle window; workers: processes of this rank, 0 for none; note(text): news for the log;
     quarantine(line): a bad sample's line for the ledger; max_bad_fraction: quarantine.py; stall_seconds: workers.py.
@@ -43,7 +44,7 @@ class Loader:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Mixture,
         views: dict[str, View],
         *,
         batch: int,
@@ -52,19 +53,20 @@ class Loader:
         world_size: int = 1,
         workers: int = 0,
         window: int = 262144,
+        pairing: Pairing | None = None,
         note: Callable[[str], None] = lambda text: None,
         quarantine: Callable[[dict[str, Any]], None] = lambda line: None,
         max_bad_fraction: float = 0.01,
         stall_seconds: float = 60.0,
     ):
         _check_views(views, source)
-        self.source, self.batch, self.seed, self.window = source, batch, seed, window
+        self.source, self.batch, self.seed = source, batch, seed
         self.position = 0  # slots consumed
-        self.proof = Proof(source.manifest.hash_total, len(source))
+        self.proofs = source.proofs()
         self.quarantine = Quarantine(quarantine, max_bad_fraction)
         self.last_wait = Wait(0.0)
-        order = source.order(seed, window)
-        assembler = Assembler(source, views, order, batch, seed, rank, world_size)
+        self.order = pairing.order(source, seed, batch) if pairing else source.order(seed, window)
+        assembler = Assembler(source, views, self.order, batch, seed, rank, world_size)
         self.workers = Workers(assembler, workers, stall_seconds, note)
         self.handed: deque[Made] = deque()  # given to the trainer, not yet consumed
 
@@ -93,8 +95,8 @@ class Loader:
         if not self.handed or self.handed[0].batch is not batch:
             raise DataError("data: a batch was consumed out of turn, or twice.", "Report each batch once, in order.")
         made = self.handed.popleft()
-        for epoch, samples, amount in made.consumed:
-            self.proof.add(epoch, samples, amount)
+        for part, epoch, samples, amount in made.consumed:
+            self.proofs[part].add(epoch, samples, amount)
         self.position += self.batch
         self.quarantine.saw(len(batch), made.bad)
 
@@ -111,15 +113,15 @@ class Loader:
         return {
             "position": self.position,
             "seed": self.seed,
-            "window": self.window,
+            "order": str(self.order),
             "digest": self.source.digest,
-            "proof": self.proof.state_dict(),
+            "proof": [proof.state_dict() for proof in self.proofs],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises CheckpointError where the position is one in another order: other data, seed or window."""
         now = self.state_dict()
-        for name, key in (("digest", "data.*.shards"), ("seed", "seed"), ("window", "data.window")):
+        for name, key in (("digest", "the shards"), ("seed", "seed"), ("order", "data.window (or the pairing)")):
             if state[name] != now[name]:
                 raise CheckpointError(
                     f"data: the commit was made with {name} {state[name]}, this run has {now[name]}; its position "
@@ -127,7 +129,8 @@ class Loader:
                     f"Restore {key}, or train in a new run folder.",
                 )
         self.position = state["position"]
-        self.proof.load_state_dict(state["proof"])
+        for proof, its in zip(self.proofs, state["proof"], strict=True):
+            proof.load_state_dict(its)
         self.handed.clear()
 
     def close(self) -> None:
@@ -135,7 +138,7 @@ class Loader:
         self.workers.close()
 
 
-def _check_views(views: dict[str, View], source: Source) -> None:
+def _check_views(views: dict[str, View], source: Source | Mixture) -> None:
     for name, view in views.items():
         if view.field not in source.fields:
             raise DataError(

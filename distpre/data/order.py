@@ -33,6 +33,9 @@ class Order:
     def __len__(self) -> int:
         return self.size
 
+    def __str__(self) -> str:
+        return f"windows of {self.window}"
+
     def __reduce__(self) -> tuple:
         return Order, (self.counts, self.seed, self.window)
 

@@ -15,6 +15,7 @@ from distpre.data.decode import decode
 from distpre.data.index import ShardIndex
 from distpre.data.manifest import Entry, Manifest, open_manifest
 from distpre.data.order import Order
+from distpre.data.proof import Proof
 from distpre.data.reader import Reader
 from distpre.data.shards import expand
 from distpre.data.tar import FLAWS
@@ -79,6 +80,15 @@ class Source:
 
     def order(self, seed: int, window: int) -> Order:
         return Order(self.manifest.counts, seed, window)
+
+    def proofs(self) -> list[Proof]:
+        """One of each part that has epochs of its own; a source has one part, a mixture several."""
+        return [Proof(self.manifest.hash_total, len(self))]
+
+    def amounts(self, epochs: NDArray[np.int64], ordinals: NDArray[np.int64]) -> list[tuple[int, int, int, int]]:
+        """What these slots add to the proofs: [(part, epoch, samples, sum)]."""
+        parts = [(int(epoch), ordinals[epochs == epoch]) for epoch in np.unique(epochs)]
+        return [(0, epoch, len(its), self.manifest.hash_sum(its)) for epoch, its in parts]
 
     def where(self, ordinal: int) -> tuple[str, int, str]:
         """Shard, row in it, key."""

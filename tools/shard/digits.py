@@ -35,7 +35,7 @@ def write(out: str, held_out: float = 0.2, shards: int = 4, seed: int = 0) -> st
     captions = rng.integers(len(TEMPLATES), size=len(scans))
     rows = [(scans[i].reshape(8, 8), int(labels[i]), int(captions[i])) for i in order]
     test = round(len(rows) * held_out)
-    write_shards(out, "test", rows[:test], members, shard_samples=test)
+    write_shards(out, "test", rows[:test], members, shard_samples=max(1, test))
     write_shards(out, "train", rows[test:], members, shard_samples=-(-(len(rows) - test) // shards))
     return f"wrote {len(rows) - test} handwritten digits for training and {test} held out, as tars in {out}"
 

@@ -27,11 +27,13 @@ def write_shards(
     """rows[i] becomes the sample 0000000i of OUT/split-000.tar, split-001.tar ... of `shard_samples` samples each.
 
     members(row) -> {extension: bytes}, called in `workers` processes. A shard is written under another name and renamed
-    when whole; OUT/SHA256SUMS lists them; one that is there already is left alone, so the same call
-    goes on after a kill. progress(n) is told the samples of each finished shard.
+    when whole, with a line in OUT/SHA256SUMS; one that is there already is left alone, so the same call goes on after
+    a kill. progress(n) is told the samples of each finished shard. Raises DataError where OUT holds shards of other
+    rows or another size: mixed, held-out samples could stand in training shards.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, split, rows, shard_samples)
     parts = [rows[i : i + shard_samples] for i in range(0, len(rows), shard_samples)]
     jobs = [(folder / f"{split}-{i:03d}.tar", i * shard_samples, part, members) for i, part in enumerate(parts)]
     if workers > 1:
@@ -41,6 +43,16 @@ def write_shards(
         done = _told(map(_write_shard, jobs), jobs, progress)
     _sum_up(folder)
     return done
+
+
+def _claim(folder: Path, split: str, rows: list[Any], shard_samples: int) -> None:
+    """Notes what the split's shards are made of, before the first of them."""
+    made_of = hashlib.blake2b(repr((shard_samples, rows)).encode(), digest_size=16).hexdigest()
+    claim = folder / f".{split}.rows"
+    there = claim.exists() or any(folder.glob(f"{split}-*.tar"))
+    if there and (not claim.exists() or claim.read_text() != made_of):
+        raise DataError(f"{folder}: holds {split} shards of other rows, split or size.", "Give an empty folder.")
+    claim.write_text(made_of)
 
 
 def held_out(identity: str, share: float) -> bool:
