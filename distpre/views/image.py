@@ -81,7 +81,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class ToTensor:
-    """uint8 -> float32 (channels, h, w), (x / 255 - mean) / std.
+    """uint8 or uint16 -> float32 (channels, h, w), (x / the type's largest value - mean) / std.
 
     Grey is repeated to `channels`, transparency is laid over white. mean and std: one for all channels or one each.
     """
@@ -91,7 +91,7 @@ class ToTensor:
     channels: int = 3
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Tensor:
-        x = np.atleast_3d(image).astype(np.float32) / 255
+        x = np.atleast_3d(image).astype(np.float32) / np.iinfo(image.dtype).max
         if x.shape[2] in (2, 4):
             alpha = x[..., -1:]
             x = x[..., :-1] * alpha + (1 - alpha)
@@ -106,4 +106,5 @@ class ToTensor:
 def _resized(image: Array, size: int) -> Array:
     if image.shape[:2] == (size, size):
         return image
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((size, size), Image.Resampling.BICUBIC))
+    plain = image[..., 0] if image.shape[2:] == (1,) else image  # Pillow knows no (h, w, 1)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(plain)).resize((size, size), Image.Resampling.BICUBIC))

@@ -21,6 +21,8 @@ class OneOf:
 
     def __call__(self, value: str | list[str], rng: np.random.Generator) -> str:
         captions = value.splitlines() if isinstance(value, str) else value
+        if not captions:
+            raise ValueError("one_of: the sample has no caption")
         return captions[rng.integers(len(captions))]
 
 

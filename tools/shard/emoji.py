@@ -27,11 +27,9 @@ def pairs(source: Path) -> Iterator[Pair]:
     for image in sorted(source.rglob("emoji_u*.png")):
         codes = tuple(image.stem.removeprefix("emoji_u").split("_"))
         base = tuple(code for code in codes if code not in SKIN_TONES)
-        emoji, facts = known.get(codes) or known.get(base) or (None, None)
-        if base != codes and base in known:
-            emoji, facts = known[base]
-        if emoji is None:
+        if base not in known:
             continue
+        emoji, facts = known[base]
         words = [w.replace("_", " ") for w in keywords.get(emoji, [])]
         caption = ", ".join(dict.fromkeys([facts["name"], *words]))
         yield Pair(image, caption, {"name": facts["name"], "group": facts["group"], "base": "_".join(base)})
@@ -45,7 +43,7 @@ def _json(source: Path, name: str) -> dict:
     found = next(iter(sorted(source.rglob(name))), None)
     if found is None:
         raise DataError(f"{source}: there is no {name} below it.", "Name the folder of images and JSON files.")
-    return json.loads(found.read_text())
+    return json.loads(found.read_text(encoding="utf-8"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

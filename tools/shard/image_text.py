@@ -43,8 +43,14 @@ def write(
 ) -> str:
     """Writes train-*.tar and, for share > 0, test-*.tar of the held-out share; returns a summary line.
 
-    Raises DataError for pictures that are not there (unless skip_missing), before anything is written.
+    split_by: the fact whose values are never in both parts. Raises DataError for pictures that are not there (unless
+    skip_missing) and pairs without that fact, before anything is written.
     """
+    if split_by and (without := [pair for pair in pairs if split_by not in pair.facts]):
+        raise DataError(
+            f"{without[0].image}: no column {split_by!r} to split by.",
+            f"There is {', '.join(without[0].facts) or 'none'}.",
+        )
     missing = [pair.image for pair in pairs if not pair.image.is_file()]
     if missing and not skip_missing:
         listed = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
@@ -68,29 +74,53 @@ def members(pair: Pair) -> Members:
 
 
 def from_folder(folder: Path) -> Iterator[Pair]:
-    for image in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES):
-        caption = image.with_suffix(".txt")
-        if caption.is_file():
-            yield Pair(image, caption.read_text().strip())
+    """Pictures in the order of their paths. Raises DataError for those that have no caption beside them."""
+    images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
+    bare = [image for image in images if not image.with_suffix(".txt").is_file()]
+    if bare:
+        listed = ", ".join(map(str, bare[:5])) + (" ..." if len(bare) > 5 else "")
+        raise DataError(
+            f"{len(bare)} of {len(images)} pictures have no .txt beside them: {listed}.",
+            "Write the captions, or a table of the pictures that have one.",
+        )
+    for image in images:
+        yield Pair(image, image.with_suffix(".txt").read_text(encoding="utf-8").strip())
 
 
 def from_table(table: Path, image: str, caption: str) -> Iterator[Pair]:
     """Rows of a CSV, TSV or JSONL. Raises DataError naming the column that is not there, and the nearest that is."""
-    with open(table, newline="", encoding="utf-8") as f:
+    for number, row in enumerate(_rows(table), 1):
+        for column in (image, caption):
+            if row.get(column) is None:
+                near = difflib.get_close_matches(column, [name for name in row if name != column], 1)
+                meant = f"Did you mean {near[0]!r}? " if near else ""
+                raise DataError(f"{table}: row {number} has no column {column!r}.", f"{meant}It has {', '.join(row)}.")
+        facts = {k: v for k, v in row.items() if k not in (image, caption)}
+        yield Pair(table.parent / row[image], row[caption], facts)
+
+
+def _rows(table: Path) -> Iterator[dict[str, Any]]:
+    with open(table, newline="", encoding="utf-8-sig") as f:
         if table.suffix == ".jsonl":
-            rows: Iterator[dict[str, Any]] = (json.loads(line) for line in f if line.strip())
-        else:
-            rows = csv.DictReader(f, delimiter="\t" if table.suffix == ".tsv" else ",")
-        for number, row in enumerate(rows, 1):
-            for column in (image, caption):
-                if row.get(column) is None:
-                    near = difflib.get_close_matches(column, row, 1)
-                    meant = f"Did you mean {near[0]!r}? " if near else ""
-                    raise DataError(
-                        f"{table}: row {number} has no column {column!r}.", f"{meant}It has {', '.join(row)}."
-                    )
-            facts = {k: v for k, v in row.items() if k not in (image, caption)}
-            yield Pair(table.parent / row[image], row[caption], facts)
+            yield from (_object(line, f"{table}:{number}") for number, line in enumerate(f, 1) if line.strip())
+            return
+        reader = csv.DictReader(f, delimiter="\t" if table.suffix == ".tsv" else ",")
+        for row in reader:
+            if None in row:
+                raise DataError(
+                    f"{table}:{reader.line_num}: more values than the {len(row) - 1} columns.", "Quote the value."
+                )
+            yield row
+
+
+def _object(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as e:
+        raise DataError(f"{place}: {e}.", "Every line must be a JSON object.") from e
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: {type(row).__name__}, not an object.", "Every line must be a JSON object.")
+    return row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,11 +145,6 @@ def run(arguments: argparse.Namespace) -> str:
         raise DataError(f"{source}: no such folder or table.", "Name a folder, or a .csv, .tsv or .jsonl.")
     rows = from_folder(source) if source.is_dir() else from_table(source, arguments.image, arguments.caption)
     pairs = counted(rows, str(source))
-    if arguments.split_by and arguments.split_by not in pairs[0].facts:
-        raise DataError(
-            f"{source}: no column {arguments.split_by!r} to split by.",
-            f"There is {', '.join(pairs[0].facts) or 'none'}.",
-        )
     return write(
         pairs,
         arguments.out,

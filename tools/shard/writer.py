@@ -69,10 +69,9 @@ def _write_shard(job: tuple[Path, int, list[Any], Callable[[Any], Members]]) -> 
         return path
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "wb") as stream:
-        tar = TarWriter(stream, encoder=False, mtime=0, user="", group="")
-        for i, row in enumerate(rows):
-            tar.write({"__key__": f"{first + i:08d}", **members(row)})
-        tar.close()
+        with TarWriter(stream, encoder=False, mtime=0, user="", group="") as tar:
+            for i, row in enumerate(rows):
+                tar.write({"__key__": f"{first + i:08d}", **members(row)})
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, path)

@@ -1,0 +1,82 @@
+"""Text ops: the libraries' tokenizers, unchanged."""
+
+import pickle
+
+import numpy as np
+import open_clip
+import pytest
+
+from distpre.errors import RecipeError
+from distpre.recipe.resolve import build
+from distpre.recipe.schema import Component
+from distpre.views import CONTENTS, TOKENIZERS
+from distpre.views.text import OneOf, OpenClipTokenizer, Tokenize, TransformersTokenizer
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_every_name_in_the_tables_can_be_imported():
+    from distpre.recipe.resolve import named
+
+    assert all(callable(named(name, "op")) for name in CONTENTS)
+    assert all(callable(named(name, "tokenizer")) for name in TOKENIZERS)
+
+
+@pytest.mark.parametrize("text", ["a handwritten seven", "", "naïve café ☕", "word " * 40])
+def test_open_clip_ids_are_those_of_the_library(text, rng):
+    ids = Tokenize(OpenClipTokenizer(context_length=12))(text, rng)
+    assert ids.dtype == np.int64 and ids.shape == (12,)
+    assert ids.tolist() == open_clip.SimpleTokenizer(context_length=12)([text])[0].tolist()
+
+
+def test_a_model_name_gives_that_models_tokenizer(rng):
+    ids = Tokenize(OpenClipTokenizer(model="ViT-B-32"))("a photo", rng)
+    assert ids.tolist() == open_clip.get_tokenizer("ViT-B-32")(["a photo"])[0].tolist() and ids.shape == (77,)
+
+
+def test_a_tokenizer_that_was_used_travels_to_another_process(rng):
+    op = Tokenize(OpenClipTokenizer(context_length=8))
+    ids = op("a dog", rng)
+    assert (pickle.loads(pickle.dumps(op))("a dog", rng) == ids).all()
+
+
+def test_a_recipe_builds_the_op_with_its_tokenizer(rng):
+    op = build(Component(name="tokenize", tokenizer={"name": "open_clip", "context_length": 12}), "op")
+    assert op("seven", rng).shape == (12,)
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "red": 2, "dog": 3}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+def test_transformers_ids_have_the_texts_own_length_up_to_the_context(vocabulary, rng):
+    op = Tokenize(TransformersTokenizer(vocabulary, context_length=3))
+    assert op("a dog", rng).tolist() == [1, 3]
+    assert op("a red dog dog dog", rng).tolist() == [1, 2, 3]
+    assert op("a cat", rng).dtype == np.int64
+
+
+def test_a_tokenizer_that_is_not_on_this_machine_is_a_recipe_error(tmp_path, rng):
+    with pytest.raises(RecipeError, match="fetch: true"):
+        TransformersTokenizer(str(tmp_path / "nowhere"), context_length=3)("a")
+
+
+def test_one_of_chooses_among_a_list_or_lines_and_reaches_all(rng):
+    for captions in (["a", "b", "c"], "a\nb\nc"):
+        assert {OneOf()(captions, rng) for _ in range(60)} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("nothing", ["", []])
+def test_one_of_nothing_says_so(nothing, rng):
+    with pytest.raises(ValueError, match="no caption"):
+        OneOf()(nothing, rng)
