@@ -1,6 +1,6 @@
 """The training loop. `python -m distpre.train RECIPE`, alone or under torchrun or srun; launch/ calls train() the same.
 
-torchrun --nproc_per_node 4 -m distpre.train recipes/quickstart.yaml train.steps=200
+    torchrun --nproc_per_node 4 -m distpre.train recipes/quickstart.yaml train.steps=200
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typing import Any
 from distpre.errors import DistpreError
 from distpre.recipe import Recipe, load, prepare
 from distpre.runtime.engine import join_group, leave_group
-from distpre.runtime.folder import RunFolder
-from distpre.runtime.group import anywhere, rank, wait_for_all
+from distpre.runtime.group import anywhere
 from distpre.runtime.report import Screen
 from distpre.runtime.run import Run
 from distpre.runtime.signals import Stop, exit_status
 from distpre.runtime.update import update
 
 
-def run_updates(run: Run, stop: Callable[[], str | None]) -> bool:
+def run_updates(run: Run) -> bool:
     """From the newest commit to the last step; False if it was asked to stop before.
 
     A batch is this rank's part of the global batch; an update embeds it, contrasts it with the whole global batch,
@@ -33,7 +32,7 @@ def run_updates(run: Run, stop: Callable[[], str | None]) -> bool:
     for batch in run.batches():
         result = update(run.engine, run.objective, batch, index=run.step, seed=recipe.seed)
         run.advance(batch, result)
-        stopping = anywhere(stop() is not None)
+        stopping = anywhere(run.stop() is not None)
         if recipe.evaluate and run.due(recipe.evaluate.every) and not stopping:
             run.evaluate()
         if run.due(recipe.train.commit_every) or stopping:
@@ -51,17 +50,12 @@ def train(recipe: Recipe, *, sink: Callable[[dict[str, Any]], None], stop: Calla
     Returns {"status": "finished" | "stopped", "step": n, "reason": why or None}.
     """
     join_group()
-    folder = RunFolder(recipe.run.dir)
-    if rank() == 0:
-        folder.claim()
-        folder.write(recipe.dump(), {"workers": int(os.environ["WORLD_SIZE"])})
-    wait_for_all()
-    run = Run(recipe, sink)
+    run = Run(recipe, sink, stop)
     try:
-        finished = run_updates(run, stop)
+        run.open()
+        finished = run_updates(run)
     finally:
         run.close()
-        folder.release()
     leave_group()
     return {"status": "finished" if finished else "stopped", "step": run.step, "reason": stop()}
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distpre.data.loader import collate
+from distpre.data.loader import Loader, collate
 from distpre.recipe import Recipe
 from distpre.recipe.resolve import build as build_component
 from distpre.runtime import build, group
@@ -40,23 +40,39 @@ class FrozenTowers:
 class Evaluation:
     """The tables of a recipe's `evaluate`, over its data set, sharded over the ranks."""
 
-    def __init__(self, tables: dict[str, Evaluator], data: Callable[[], Iterator[Batch]], towers: FrozenTowers):
-        self.tables, self.data, self.towers = tables, data, towers
+    def __init__(self, tables: dict[str, Evaluator], loader: Loader, towers: FrozenTowers, alive: Callable[[], object]):
+        self.tables, self.loader, self.towers, self.alive = tables, loader, towers, alive
 
     @classmethod
-    def of(cls, recipe: Recipe, model: nn.Module, views: dict[str, View], note: Callable[[str], None]) -> Evaluation:
+    def of(
+        cls,
+        recipe: Recipe,
+        model: nn.Module,
+        views: dict[str, View],
+        note: Callable[[str], None],
+        alive: Callable[[], object] = lambda: None,
+    ) -> Evaluation:
+        """alive() is called with every batch: whoever watches the run sees that it goes on."""
         spec = recipe.evaluate
         source = build.source(recipe, spec.data, note)
         loader = build.loader(recipe, source, views, batch=spec.batch, note=note)
         tables = {name: build_component(c, "evaluator") for name, c in spec.tables.items()}
-        return cls(tables, loader.once, FrozenTowers(model, views, chunk=spec.batch))
+        return cls(tables, loader, FrozenTowers(model, views, chunk=spec.batch), alive)
 
     def run(self) -> dict[str, list[Row]]:
         self.towers.model.eval()
         try:
-            return {name: list(table.run(self.towers, self.data)) for name, table in self.tables.items()}
+            return {name: list(table.run(self.towers, self._once)) for name, table in self.tables.items()}
         finally:
             self.towers.model.train()
+
+    def _once(self) -> Iterator[Batch]:
+        for batch in self.loader.once():
+            self.alive()
+            yield batch
+
+    def close(self) -> None:
+        self.loader.close()
 
 
 def record(step: int, tables: dict[str, list[Row]]) -> dict[str, Any]:

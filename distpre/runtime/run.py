@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from distpre.errors import CheckpointError
 from distpre.objectives.objective import StepResult
 from distpre.recipe import Recipe
 from distpre.runtime import build, commit, group
 from distpre.runtime.evaluation import Evaluation, record
+from distpre.runtime.folder import RunFolder
 from distpre.runtime.report import Reporter
 from distpre.types import Batch
 
@@ -21,10 +23,14 @@ Sink = Callable[[dict[str, Any]], None]
 
 
 class Run:
-    """One process's part of a run. `step` is the number of updates done; the loader's cursor stands at step · batch."""
+    """One process's part of a run. `step` is the number of updates done; the loader's cursor stands at step · batch.
 
-    def __init__(self, recipe: Recipe, sink: Sink):
-        self.recipe, self.started = recipe, time.monotonic()
+    Building it checks everything and writes nothing; open() takes the run folder and resumes.
+    """
+
+    def __init__(self, recipe: Recipe, sink: Sink, stop: Callable[[], str | None]):
+        self.recipe, self.stop, self.started = recipe, stop, time.monotonic()
+        self.folder = RunFolder(recipe.run.dir)
         self.sink: Sink = sink if group.rank() == 0 else lambda record: None
         self.reporter: Reporter | None = None
         views = build.views(recipe)
@@ -34,19 +40,34 @@ class Run:
         )
         self.engine = build.engine(recipe, build.model(recipe))
         self.objective = build.objective(recipe)
-        self.evaluation = Evaluation.of(recipe, self.engine.wrapped, views, self.note) if recipe.evaluate else None
-        self.step = self._resume()
-        self.evaluated = self.committed = self.step
+        self.evaluation = None
+        if recipe.evaluate:
+            self.evaluation = Evaluation.of(recipe, self.engine.wrapped, views, self.note, alive=stop)
+        self.step = self.evaluated = self.committed = 0
+
+    def open(self) -> None:
+        """Takes the run folder for this run and goes on from its newest commit. Raises CheckpointError."""
         if group.rank() == 0:
-            self.reporter = Reporter(recipe.run.dir, self.step)
-        self.meter = Meter(recipe.train.batch, recipe.train.steps, self.step)
+            self.folder.claim()
+            self.folder.write(self.recipe.dump(), {"workers": group.world_size()})
+        group.wait_for_all()
+        self.step = self.evaluated = self.committed = self._resume()
+        if group.rank() == 0:
+            self.reporter = Reporter(self.recipe.run.dir, self.step)
+        self.meter = Meter(self.recipe.train.batch, self.recipe.train.steps, self.step)
 
     def _resume(self) -> int:
         """Takes up the newest commit, if there is one; returns the step to go on from."""
         found = commit.newest(self.recipe.run.dir)
         if found is not None:
             state = commit.load(found, self.engine)
-            self.loader.load_state_dict(state["data"])
+            try:
+                self.loader.load_state_dict(state["data"])
+            except KeyError as e:
+                raise CheckpointError(
+                    f"{found.path}: its data state is of another version of distpre (it has no {e}).",
+                    "Go on with that version, or train in a new run.dir.",
+                ) from e
         step = found.step if found else 0
         towers = {name: self.engine.parameters_of(name) for name in self.recipe.towers}
         self.record(
@@ -124,6 +145,9 @@ class Run:
 
     def close(self) -> None:
         self.loader.close()
+        if self.evaluation is not None:
+            self.evaluation.close()
+        self.folder.release()
         if self.reporter is not None:
             self.reporter.close()
 
