@@ -80,22 +80,22 @@ class Assembler:
 
     def for_training(self, position: int) -> Made:
         epochs, ordinals = self.order.at(np.arange(position, position + self.batch))
-        part = self._part(self.batch)
-        made = self._made(ordinals[part], epochs[part], evaluation=False)
+        made = self._part_made(ordinals, epochs, evaluation=False)
         made.consumed = self.source.amounts(epochs, ordinals)
         return made
 
     def for_evaluation(self, start: int) -> Made:
-        """Without an rng, in manifest order; a rank with no sample in a short last batch gets a batch of no rows."""
+        """In manifest order, through the evaluation ops; the last batch may be short."""
         ordinals = np.arange(start, min(start + self.batch, len(self.source)))
-        mine = ordinals[self._part(len(ordinals))]
-        made = self._made(mine if len(mine) else ordinals[:1], np.zeros(max(len(mine), 1), np.int64), evaluation=True)
-        if not len(mine):
-            made.batch, made.bad = made.batch.split(2)[0], []
-        return made
+        return self._part_made(ordinals, np.zeros_like(ordinals), evaluation=True)
 
-    def _part(self, slots: int) -> slice:
-        return slice(slots * self.rank // self.world_size, slots * (self.rank + 1) // self.world_size)
+    def _part_made(self, ordinals: NDArray[np.int64], epochs: NDArray[np.int64], evaluation: bool) -> Made:
+        """This rank's part of these slots; with fewer slots than ranks it may have no row, but still has the shapes."""
+        first, end = (len(ordinals) * r // self.world_size for r in (self.rank, self.rank + 1))
+        if first < end:
+            return self._made(ordinals[first:end], epochs[first:end], evaluation)
+        one = self._made(ordinals[:1], epochs[:1], evaluation)
+        return Made(one.batch.split(2)[0], seconds=one.seconds)
 
     def _made(self, ordinals: NDArray[np.int64], epochs: NDArray[np.int64], evaluation: bool) -> Made:
         bad: list[Bad] = []

@@ -34,7 +34,7 @@ def collate(values: list[Any], view: str = "?") -> Tensor | Padded:
 
 def _tensor(value: Any, view: str) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-        return torch.from_numpy(np.ascontiguousarray(value))
+        return torch.from_numpy(np.require(value, requirements=["C", "W"]))
     if isinstance(value, (bool, int, float, np.generic)):
         return torch.as_tensor(value)
     raise DataError(

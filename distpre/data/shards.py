@@ -24,17 +24,25 @@ def expand(shards: str | list[str]) -> list[str]:
 
 
 def _braces(text: str) -> list[str]:
-    inner = re.search(r"\{([^{}]*)\}", text)
-    if inner is None:
-        return [text]
-    head, tail = text[: inner.start()], text[inner.end() :]
-    return [name for choice in _choices(inner[1], text) for name in _braces(head + choice + tail)]
+    """As a shell expands them, nested ones too."""
+    start = text.find("{")
+    depth, cuts = 0, [start]
+    for i in range(max(start, 0), len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if text[i] == "," and depth == 1:
+            cuts.append(i)
+        if text[i] == "}" and depth == 0:
+            choices = [text[a + 1 : z] for a, z in zip(cuts, [*cuts[1:], i], strict=True)]
+            tails = _braces(text[i + 1 :])
+            listed = [name for choice in _choices(choices, text) for name in _braces(choice)]
+            return [text[:start] + name + tail for name in listed for tail in tails]
+    return [text]
 
 
-def _choices(inside: str, text: str) -> list[str]:
+def _choices(choices: list[str], text: str) -> list[str]:
+    inside = ",".join(choices)
     span = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
     if span is None:
-        choices = inside.split(",")
         if not all(choices):
             raise DataError(f"data: {{{inside}}} in {text!r} is an empty brace list.", "Write {000..003} or {a,b}.")
         return choices
