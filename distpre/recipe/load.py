@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Callable
@@ -45,15 +46,20 @@ def load(path: str, overrides: list[str] = ()) -> Recipe:  # noqa: B006
 
 
 def prepare(recipe: Recipe, note: Callable[[str], None]) -> None:
-    """Calls data.prepare if a local shard is absent. One process does it before the others start."""
+    """Calls data.prepare if a local shard is absent; of several processes one does it, the others wait for it."""
     from braceexpand import braceexpand
 
     if recipe.data.prepare is None:
         return
     lists = [s.shards if isinstance(s.shards, list) else s.shards.split("::") for s in recipe.data.sources.values()]
     shards = [Path(shard) for each in lists for pattern in each for shard in braceexpand(pattern)]
-    if not all(shard.exists() for shard in shards):
-        note(build(recipe.data.prepare, "prepare"))
+    if all(shard.exists() for shard in shards):
+        return
+    shards[0].parent.mkdir(parents=True, exist_ok=True)
+    with open(shards[0].parent / ".prepare.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not all(shard.exists() for shard in shards):
+            note(build(recipe.data.prepare, "prepare"))
 
 
 def check(recipe: Recipe, document: Document) -> None:

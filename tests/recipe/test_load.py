@@ -134,3 +134,19 @@ def test_the_plan_counts_what_the_model_has():
     text = plan(recipe)
     for name, tower in model.towers.items():
         assert f"tower {name}" in text and f"{sum(p.numel() for p in tower.parameters()):,} parameters" in text
+
+
+def prepared(folder: str) -> list[str]:
+    from distpre.recipe import prepare
+
+    said: list[str] = []
+    out = [f"data.prepare.out={folder}", f"data.train.shards={folder}/train-000.tar", "data.prepare.shards=1"]
+    prepare(load(QUICKSTART, [*out, f"data.test.shards={folder}/test-000.tar"]), said.append)
+    return said
+
+
+@pytest.mark.cluster
+def test_of_several_processes_one_prepares_the_data(tmp_path):
+    from tests.ranks import ranks
+
+    assert sorted(map(len, ranks(3).run(prepared, str(tmp_path / "digits")))) == [0, 0, 1]
