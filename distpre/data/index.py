@@ -5,7 +5,7 @@ The file is a line of JSON (what the tar is, and which columns follow) and then 
     key_end (n,) u4, key_text (bytes,) u1      the keys, one after another
     member_end (n,) u4                         sample i's members are member_end[i-1] : member_end[i] of
     member_offset u8, member_size u8, member_extension u2
-    flaw (n,) u1                               tar.FLAWS
+    flaw (n,) u1                               record.FLAWS
     hash (n, 2) u8                             128 bits of (key, row), for the proof
     id:PATH (n,) i8                            an id column (ids.py)
 """
@@ -16,15 +16,16 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, BinaryIO
+from mmap import mmap
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distpre.data import ids as id_columns
 from distpre.data.proof import MODULUS, hash_of
+from distpre.data.record import Record, records
 from distpre.data.shards import Stamp
-from distpre.data.tar import Record, records
 
 FORMAT = 1
 SUFFIX = ".index"
@@ -82,15 +83,18 @@ class ShardIndex:
     """A header and its columns; `data` is the whole file as bytes in memory, or mapped."""
 
     def __init__(self, header: Header, data: NDArray[np.uint8]):
-        self.header, self.data = header, data
+        self.header, self.data = header, np.asarray(data)
+        self.views: dict[str, NDArray[Any]] = {}
 
     def __len__(self) -> int:
         return self.header.count
 
     def column(self, name: str) -> NDArray[Any]:
-        dtype, offset, length = self.header.columns[name]
-        kind = np.dtype(dtype)
-        return self.data[offset : offset + length * kind.itemsize].view(kind)
+        if name not in self.views:
+            dtype, offset, length = self.header.columns[name]
+            kind = np.dtype(dtype)
+            self.views[name] = self.data[offset : offset + length * kind.itemsize].view(kind)
+        return self.views[name]
 
     @cached_property
     def extensions(self) -> list[str]:
@@ -113,25 +117,24 @@ class ShardIndex:
         return self.column("hash").reshape(-1, 2)
 
 
-def scan(file: BinaryIO, name: str, stamp: Stamp, ids: set[str]) -> tuple[Header, list[bytes]]:
+def scan(data: mmap | bytes, name: str, stamp: Stamp, ids: set[str]) -> tuple[Header, list[bytes]]:
     """Reads a tar once: its header and the file's parts, to be written one after another."""
     problems: list[str] = []
-    found = list(records(file, name, problems))
+    sha256 = hashlib.sha256(data).hexdigest()  # first: it brings the tar into memory
+    found = list(records(data, name, problems))
     extensions: dict[str, int] = {}
     for record in found:
         for extension in record.members:
             extensions[extension] = extensions.get(extension, 0) + 1
-    columns = _columns(found, list(extensions), problems)
-    columns |= {f"id:{path}": _id_column(file, found, path) for path in sorted(ids)}
-    file.seek(0)
-    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    columns = _columns(found, list(extensions))
+    columns |= {f"id:{path}": _id_column(data, found, path) for path in sorted(ids)}
     header = Header(
         stamp, sha256, len(found), extensions, tuple(sorted(ids)), _total(columns["hash"]), tuple(problems), {}
     )
     return _laid_out(header, columns)
 
 
-def _columns(found: list[Record], extensions: list[str], problems: list[str]) -> dict[str, NDArray]:
+def _columns(found: list[Record], extensions: list[str]) -> dict[str, NDArray]:
     number = {extension: i for i, extension in enumerate(extensions)}
     keys = [record.key.encode("utf-8", "surrogateescape") for record in found]
     places = [place for record in found for place in record.members.values()]
@@ -147,13 +150,12 @@ def _columns(found: list[Record], extensions: list[str], problems: list[str]) ->
     }
 
 
-def _id_column(file: BinaryIO, found: list[Record], path: str) -> NDArray[np.int64]:
+def _id_column(data: mmap | bytes, found: list[Record], path: str) -> NDArray[np.int64]:
     def content(record: Record) -> bytes | None:
-        offset, size = record.members.get(id_columns.member(path), (0, -1))
-        if size < 0:
+        if id_columns.member(path) not in record.members:
             return None
-        file.seek(offset)
-        return file.read(size)
+        offset, size = record.members[id_columns.member(path)]
+        return data[offset : offset + size]
 
     return np.array([id_columns.value(path, content(record)) for record in found], "<i8")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import mmap
 import os
 import tempfile
 import time
@@ -17,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +128,7 @@ def build(shard: str, stamp: Stamp, ids: set[str]) -> Entry:
         entry = existing(shard, stamp, ids)
         if entry is not None:
             return entry
-        header, parts = scan(file, shard, stamp, ids)
+        header, parts = scan(_mapped(file), shard, stamp, ids)
         return Entry(shard, _write(shard, b"".join(parts)), header)
 
 
@@ -180,8 +182,14 @@ def _local_copy(shard: str, stamp: Stamp) -> Iterator[str]:
         yield str(copy)
 
 
+def _mapped(file: BinaryIO) -> mmap.mmap | bytes:
+    """The file's bytes; an empty file cannot be mapped."""
+    empty = os.fstat(file.fileno()).st_size == 0
+    return b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 @contextmanager
-def _alone(file) -> Iterator[None]:
+def _alone(file: BinaryIO) -> Iterator[None]:
     """The tar itself is the lock, so that nothing is left behind; a file system without locks goes without."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX)

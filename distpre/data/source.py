@@ -17,8 +17,8 @@ from distpre.data.manifest import Entry, Manifest, open_manifest
 from distpre.data.order import Order
 from distpre.data.proof import Proof
 from distpre.data.reader import Reader
+from distpre.data.record import FLAWS
 from distpre.data.shards import expand
-from distpre.data.tar import FLAWS
 from distpre.errors import DataError
 from distpre.types import Sample
 
@@ -139,8 +139,8 @@ class Source:
             yield self.sample(self.raw(ordinal))
 
     def _place(self, ordinal: int) -> tuple[int, int]:
-        shards, rows = self.manifest.locate(np.array([ordinal]))
-        return int(shards[0]), int(rows[0])
+        shard = int(np.searchsorted(self.manifest.ends, ordinal, "right"))
+        return shard, ordinal - int(self.manifest.ends[shard] - self.manifest.counts[shard])
 
     def _bytes(self, shard: int, wanted: dict[str, tuple[int, int]]) -> dict[str, bytes]:
         """One read for all members where they lie together, as they do in a tar of samples."""

@@ -1,82 +1,129 @@
-"""One pass over a WebDataset tar: which members make which sample, and where they lie.
+"""A tar's members by their headers alone: ustar, GNU and PAX (POSIX.1-2001, pax "Interchange Format").
 
-Keys and extensions are split as webdataset splits them: the key ends at the first dot of the file's name, extensions
-are lower case, neighbours with one key are one sample, `__meta__` files are skipped.
+The standard library's tarfile would do, at a twentieth of the speed and silent about damage.
 """
 
 from __future__ import annotations
 
-import re
-import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import BinaryIO
+from dataclasses import dataclass
+from mmap import mmap
 
 from distpre.errors import DataError
 
-KEY_AND_EXTENSION = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
-META = re.compile(r"__[^/]*__($|/)")
-BLOCK = tarfile.BLOCKSIZE
-
-WHOLE, DUPLICATE_MEMBER, DUPLICATE_KEY, SPARSE = range(4)
-FLAWS = ("", "one extension twice in one sample", "the key of an earlier sample of this shard", "a sparse tar member")
+BLOCK = 512
+REGULAR = (b"0", b"\0", b"7", b"S")
+WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders: whatever size says
+SQUEEZED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 
-@dataclass
-class Record:
-    """A sample as it lies in the tar: {extension: (offset, size)} of its members, and what is wrong with it."""
+@dataclass(slots=True)
+class Member:
+    """A file in the tar; sparse ones have no content at one place."""
 
-    key: str
-    members: dict[str, tuple[int, int]] = field(default_factory=dict)
-    flaw: int = WHOLE
-
-
-def records(file: BinaryIO, name: str, problems: list[str]) -> Iterator[Record]:
-    """Every sample of the tar, in order; how the tar itself is damaged is appended to `problems`."""
-    seen: set[str] = set()
-    current: Record | None = None
-    for member in _members(file, name, problems):
-        split = KEY_AND_EXTENSION.match(member.name)
-        if not member.isreg() or META.match(member.name) or split is None:
-            continue
-        key, extension = split[1], split[2].lower()
-        if current is None or current.key != key:
-            if current is not None:
-                yield current
-            current = Record(key, flaw=DUPLICATE_KEY if key in seen else WHOLE)
-            seen.add(key)
-        if extension in current.members:
-            current.flaw = DUPLICATE_MEMBER
-        elif member.issparse():
-            current.flaw = SPARSE
-        current.members[extension] = (member.offset_data, member.size)
-    if current is not None:
-        yield current
+    name: str
+    offset: int
+    size: int
+    sparse: bool
 
 
-def _members(file: BinaryIO, name: str, problems: list[str]) -> Iterator[tarfile.TarInfo]:
-    """The tar's members; tarfile alone would end silently at a damaged header."""
-    magic = file.read(6)
-    if not magic:
-        raise DataError(f"data: {name} is empty (0 bytes).", "Write it again, or leave it out of `shards`.")
-    if magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
-        raise DataError(f"data: {name} is compressed; samples are read by offset.", "Decompress it to a plain .tar.")
-    file.seek(0)
-    try:
-        tar = tarfile.open(fileobj=file, mode="r:")
-    except tarfile.ReadError as e:
-        raise DataError(f"data: {name} is not a tar: {e}.", "Write it again, or leave it out of `shards`.") from e
-    with tar:
-        try:
-            while (member := tar.next()) is not None:
-                yield member
-                tar.members.clear()  # tarfile would keep them all
-        except tarfile.TarError as e:
-            problems.append(f"is cut off at byte {tar.offset}: {e}")
+def members(data: mmap | bytes, name: str, problems: list[str]) -> Iterator[Member]:
+    """Every regular file, in order; a cut or damaged tar is told in `problems`, and ends there.
+
+    Raises DataError for what is no tar at all.
+    """
+    _check_start(data, name)
+    at, shared, own = 0, {}, {}  # PAX records: for all that follow, for the next member
+    while any(header := data[at : at + BLOCK]):
+        if len(header) < BLOCK:
+            break
+        size = None if not _sum_fits(header) else _number(header[124:136])
+        if size is None:
+            problems.append(f"holds something that is no tar header at byte {at}; what follows cannot be read")
             return
-        file.seek(tar.offset)
-        mark = file.read(BLOCK)
-        if len(mark) < BLOCK:
-            problems.append(f"has no end mark: it was cut off at byte {tar.offset}, or its writer was")
-        elif any(mark):
-            problems.append(f"holds something that is no tar header at byte {tar.offset}; what follows cannot be read")
+        kind, start = header[156:157], at + BLOCK
+        if kind == b"\0" and _name(header).endswith("/"):
+            kind = b"5"  # how tars wrote folders before POSIX
+        if kind in (b"L", b"x", b"X", b"g"):
+            content = data[start : start + size]
+            if kind == b"L":
+                own["path"] = _text(content.split(b"\0", 1)[0])
+            else:
+                (shared if kind == b"g" else own).update(_records(content))
+            at = start + _padded(size)
+            continue
+        if kind == b"S":
+            start += _sparse_headers(data, at)
+        known = shared | own
+        size = int(known.get("size", size))
+        at = start if kind in WITHOUT_CONTENT else start + _padded(size)
+        if kind != b"K":
+            own = {}
+        path = known.get("path") or _name(header)
+        if kind in REGULAR:
+            sparse = kind == b"S" or any(key.startswith("GNU.sparse.") for key in known)
+            yield Member(path, start, size, sparse)
+        if start + size > len(data) and kind not in WITHOUT_CONTENT:
+            problems.append(f"is cut off at byte {len(data)}, inside {path}")
+            return
+    if len(header) < BLOCK:
+        problems.append(f"has no end mark: it was cut off at byte {len(data)}, or its writer was")
+
+
+def _check_start(data: mmap | bytes, name: str) -> None:
+    again = "Write it again, or leave it out of `shards`."
+    if len(data) == 0:
+        raise DataError(f"data: {name} is empty (0 bytes).", again)
+    if data[:6].startswith(SQUEEZED):
+        raise DataError(f"data: {name} is compressed; samples are read by offset.", "Decompress it to a plain .tar.")
+    header = data[:BLOCK]
+    if len(header) < BLOCK or (any(header) and not _sum_fits(header)):
+        raise DataError(f"data: {name} is not a tar: it does not begin with a tar header.", again)
+
+
+def _sum_fits(header: bytes) -> bool:
+    """The header's own check sum, taken with blanks in its place."""
+    return _number(header[148:156]) == sum(header) - sum(header[148:156]) + 8 * 32
+
+
+def _number(field: bytes) -> int | None:
+    """Octal digits, or base 256 behind a set top bit; None for neither."""
+    if field[0] in (0o200, 0o377):
+        return int.from_bytes(field[1:], "big")
+    try:
+        return int(field.split(b"\0", 1)[0].strip() or b"0", 8)
+    except ValueError:
+        return None
+
+
+def _name(header: bytes) -> str:
+    name, prefix = (_text(part.split(b"\0", 1)[0]) for part in (header[:100], header[345:500]))
+    return f"{prefix}/{name}" if prefix and header[156:157] != b"S" else name
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "surrogateescape")
+
+
+def _records(content: bytes) -> dict[str, str]:
+    """PAX: "LENGTH KEY=VALUE\\n", one after another; LENGTH counts the whole record."""
+    found, at = {}, 0
+    while at < len(content) and (blank := content.find(b" ", at)) > 0 and content[at:blank].isdigit():
+        end = at + int(content[at:blank])
+        key, _, value = content[blank + 1 : end - 1].partition(b"=")
+        found[_text(key)] = _text(value).rstrip("/") if key == b"path" else _text(value)
+        at = max(end, blank)
+    return found
+
+
+def _sparse_headers(data: mmap | bytes, at: int) -> int:
+    """Bytes of further headers that follow a GNU sparse header."""
+    more, flag = 0, at + 482
+    while data[flag : flag + 1] not in (b"\0", b""):
+        more += BLOCK
+        flag = at + more + 504
+    return more
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
