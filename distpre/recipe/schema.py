@@ -56,7 +56,7 @@ class DataSpec(Frame):
     def _sources_inline(cls, data: Any) -> Any:
         if not isinstance(data, dict) or "sources" in data:
             return data
-        inline = {k: v for k, v in data.items() if isinstance(v, dict) and "shards" in v}
+        inline = {k: v for k, v in data.items() if k not in cls.model_fields and isinstance(v, dict) and "shards" in v}
         return {**{k: v for k, v in data.items() if k not in inline}, "sources": inline}
 
     @model_serializer(mode="wrap")
