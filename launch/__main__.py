@@ -65,7 +65,7 @@ def main() -> int:
 
 def check(given: argparse.Namespace) -> int:
     from distpre.recipe import load
-    from distpre.recipe.explain import plan
+    from distpre.runtime.plan import plan
 
     print(plan(load(found(given.recipe), overrides=given.overrides)))
     return 0
