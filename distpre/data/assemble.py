@@ -184,7 +184,7 @@ class Assembler:
         raise DataError(
             f"data: sample {bad.key!r} of {bad.shard} could not be read ({bad.reason}), nor could {len(tried)} others "
             f"in its place; the last: {reason}.",
-            "`python -m tools.verify SHARDS` lists what is damaged; where all are, look at the views' ops.",
+            "`python -m tools.index SHARDS` tells which tars are damaged; where none is, look at the views' ops.",
         )
 
     def _bad(self, epoch: int, ordinal: int, reason: str) -> Bad:

@@ -44,5 +44,5 @@ class Quarantine:
             raise DataError(
                 f"data: {self.bad} of {self.seen} samples on this rank could not be read, more than "
                 f"data.max_bad_fraction = {self.max_bad_fraction}:\n{listed}\n",
-                "`python -m tools.verify SHARDS` lists them all; mend the shards or raise data.max_bad_fraction.",
+                "The run's quarantine.jsonl lists them; mend the shards or raise data.max_bad_fraction.",
             )

@@ -63,7 +63,7 @@ class Source:
         names = expand(shards)
         manifest = open_manifest(names, set(ids.values()), note=note)
         if not len(manifest):
-            raise DataError(f"data: shards {shards!r} hold no sample.", "See `python -m tools.inspect SHARDS`.")
+            raise DataError(f"data: shards {shards!r} hold no sample.", "Write them with `python -m tools.shard`.")
         for number, entry in enumerate(manifest.entries):
             _check_fields(entry, fields)
             _check_ids(entry, manifest.shard(number) if ids and entry.header.count else None, ids)
