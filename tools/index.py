@@ -1,45 +1,55 @@
-"""Indexes shards ahead of a run, and says what is in them and what is wrong with them.
+"""Index shards: one pass over each tar, and a small file beside it that says where every sample lies.
 
-    python -m tools.index 'data/train-{000..099}.tar' [--id json.participant] [--workers 8]
+    python -m tools.index "data/train-{000..127}.tar" [--id json.person] [--workers 8]
 
-Training does the same at first use; this does it where the shards are written, once, for every run that follows.
+Training does the same at first use; this does it ahead, in as many processes as there are cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
+
+from rich.console import Console
+from rich.table import Table
 
 from distpre.data.manifest import Manifest, open_manifest
 from distpre.data.shards import expand
-from distpre.errors import DataError
+from distpre.errors import DistpreError
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit status 0: whole; 1: a shard is damaged; 2: a shard is missing or no tar."""
-    parser = argparse.ArgumentParser("python -m tools.index", description="Indexes shards and lists their contents.")
-    parser.add_argument("shards", nargs="+", help="paths, brace lists, `::` lists or fsspec URLs")
-    parser.add_argument("--id", action="append", default=[], metavar="PATH", help="an id to index: EXT or json.KEY")
-    parser.add_argument("--workers", type=int, help="processes; default: one a core where the shards are large")
-    asked = parser.parse_args(arguments)
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.index", description=__doc__.split("\n")[0])
+    parser.add_argument("shards", nargs="+", help="paths, URLs, brace lists, `::` lists")
+    parser.add_argument("--id", action="append", default=[], help="an id column: an extension, or json.KEY")
+    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    arguments = parser.parse_args(argv)
     try:
-        manifest = open_manifest(expand(asked.shards), set(asked.id), note=_note, workers=asked.workers)
-    except DataError as e:
-        print(e, file=sys.stderr)
+        began = time.monotonic()
+        manifest = open_manifest(expand(arguments.shards), set(arguments.id), note=print, workers=arguments.workers)
+        show(manifest, time.monotonic() - began)
+    except DistpreError as e:
+        print(f"error: {e}", file=sys.stderr)
         return e.exit_status
-    _print(manifest)
-    return int(any(entry.header.problems for entry in manifest.entries))
+    return 0
 
 
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _print(manifest: Manifest) -> None:
+def show(manifest: Manifest, seconds: float) -> None:
+    tars = sum(entry.header.stamp.size for entry in manifest.entries)
+    indexes = sum(entry.index.stat().st_size for entry in manifest.entries)
+    extensions: dict[str, int] = {}
     for entry in manifest.entries:
-        extensions = " ".join(f"{e}:{n}" for e, n in entry.header.extensions.items())
-        print(f"{entry.shard}  {entry.header.count} samples  {extensions}  index {entry.index}")
-    print(f"{len(manifest)} samples in {len(manifest.entries)} shards, digest {manifest.digest}")
+        for extension, count in entry.header.extensions.items():
+            extensions[extension] = extensions.get(extension, 0) + count
+    table = Table("shards", "samples", "members", "tars", "indexes", "digest")
+    members = ", ".join(f"{e} {n}" for e, n in sorted(extensions.items()))
+    share = f"{indexes / 1e6:.2f} MB ({100 * indexes / tars:.2f} %)"
+    table.add_row(
+        str(len(manifest.entries)), str(len(manifest)), members, f"{tars / 1e6:.1f} MB", share, manifest.digest
+    )
+    Console().print(table)
+    print(f"ready in {seconds:.2f} s")
 
 
 if __name__ == "__main__":
