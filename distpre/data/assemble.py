@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from distpre.data.ahead import ReadAhead
 from distpre.data.collate import collate
 from distpre.data.mixture import Mixture, MixtureOrder
 from distpre.data.order import Order
@@ -66,9 +67,11 @@ class Assembler:
         seed: int,
         rank: int,
         world_size: int,
+        window: int,
     ):
         self.source, self.views, self.order = source, views, order
         self.batch, self.seed, self.rank, self.world_size = batch, seed, rank, world_size
+        self.ahead = ReadAhead(source, order, window)
         self.fields = {view.field for view in views.values()}
         self.says: Callable[[str], None] = lambda text: None  # a worker's line about what it is doing
         self.seconds: Counter[str] = Counter()
@@ -79,6 +82,7 @@ class Assembler:
         return self.for_evaluation(task.position) if task.evaluation else self.for_training(task.position)
 
     def for_training(self, position: int) -> Made:
+        self.ahead.at(position)
         epochs, ordinals = self.order.at(np.arange(position, position + self.batch))
         made = self._part_made(ordinals, epochs, evaluation=False)
         made.consumed = self.source.amounts(epochs, ordinals)

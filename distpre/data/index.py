@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from mmap import mmap
 from typing import Any
@@ -134,6 +134,16 @@ def scan(data: mmap | bytes, name: str, stamp: Stamp, ids: set[str]) -> tuple[He
     return _laid_out(header, columns)
 
 
+def with_stamp(content: bytes, stamp: Stamp) -> tuple[Header, bytes] | None:
+    """An index's file for the same tar at another place; None where it is no index, or one of a tar of another size."""
+    line, newline, rest = content.partition(b"\n")
+    header = Header.from_json(line)
+    if header is None or not newline or header.stamp.size != stamp.size:
+        return None
+    header = replace(header, stamp=stamp)
+    return header, header.to_json()[:-1].ljust(len(line)) + b"\n" + rest
+
+
 def _columns(found: list[Record], extensions: list[str]) -> dict[str, NDArray]:
     number = {extension: i for i, extension in enumerate(extensions)}
     keys = [record.key.encode("utf-8", "surrogateescape") for record in found]
@@ -166,12 +176,12 @@ def _total(hashes: NDArray) -> int:
 
 def _laid_out(header: Header, columns: dict[str, NDArray]) -> tuple[Header, list[bytes]]:
     """Column offsets depend on the header's length, which depends on them: the header gets room to spare."""
-    room = ALIGN * (1 + (len(header.to_json()) + 80 * len(columns)) // ALIGN)
+    room = ALIGN * (4 + (len(header.to_json()) + 80 * len(columns)) // ALIGN)
     places, at = {}, room
     for name, column in columns.items():
         places[name] = (column.dtype.str, at, len(column))
         at += -(-column.nbytes // ALIGN) * ALIGN
-    header = Header(**{**header.__dict__, "columns": places})
+    header = replace(header, columns=places)
     parts = [header.to_json()[:-1].ljust(room - 1) + b"\n"]
     for column in columns.values():
         parts.append(column.tobytes().ljust(-(-column.nbytes // ALIGN) * ALIGN, b"\0"))

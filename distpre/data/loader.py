@@ -66,7 +66,7 @@ class Loader:
         self.quarantine = Quarantine(quarantine, max_bad_fraction)
         self.last_wait = Wait(0.0)
         self.order = pairing.order(source, seed, batch) if pairing else source.order(seed, window)
-        assembler = Assembler(source, views, self.order, batch, seed, rank, world_size)
+        assembler = Assembler(source, views, self.order, batch, seed, rank, world_size, window)
         self.workers = Workers(assembler, workers, stall_seconds, note)
         self.handed: deque[Made] = deque()  # given to the trainer, not yet consumed
 

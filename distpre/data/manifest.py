@@ -1,7 +1,9 @@
 """Every sample of a source: the indexes of its shards, one after another.
 
 An index is built where it is missing or no longer fits its tar, and lies beside the tar as NAME.tar.index; where that
-place cannot be written it lies in the user's cache folder. Columns stay in files and are mapped in when a row is read.
+place cannot be written, or is remote, it lies in the user's cache folder. Ship remote shards with their indexes beside
+them (`python -m tools.index`): one without is fetched whole, to be indexed. Columns stay in files and are mapped in
+when a row is read.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpre.data import remote
-from distpre.data.index import SUFFIX, Header, ShardIndex, scan
+from distpre.data.cache import Cache
+from distpre.data.index import SUFFIX, Header, ShardIndex, scan, with_stamp
 from distpre.data.proof import MODULUS, factor, total
 from distpre.data.shards import Stamp, is_local, local_path, stamps
 
@@ -91,15 +94,23 @@ class Manifest:
 
 
 def open_manifest(
-    shards: list[str], ids: set[str], *, note: Callable[[str], None], workers: int | None = None
+    shards: list[str],
+    ids: set[str],
+    *,
+    note: Callable[[str], None],
+    workers: int | None = None,
+    cache: Cache | None = None,
 ) -> Manifest:
-    """Finds or builds the index of every shard. ids: id paths that must be in it. Raises DataError."""
+    """Finds or builds the index of every shard. ids: id paths that must be in it. Raises DataError.
+
+    workers: processes that build, by default one a core; cache: where remote shards are kept once they are fetched.
+    """
     present = stamps(shards)
     found = [existing(shard, stamp, ids) for shard, stamp in zip(shards, present, strict=True)]
     missing = [i for i, entry in enumerate(found) if entry is None]
     if missing:
         note(f"data: indexing {len(missing)} of {len(shards)} shards ({shards[missing[0]]} ...), at first use")
-        tasks = [(shards[i], present[i], ids) for i in missing]
+        tasks = [(shards[i], present[i], ids, cache) for i in missing]
         for i, entry in zip(missing, _built(tasks, note, workers), strict=True):
             found[i] = entry
     entries = [entry for entry in found if entry is not None]
@@ -122,9 +133,12 @@ def existing(shard: str, stamp: Stamp, ids: set[str]) -> Entry | None:
     return None
 
 
-def build(shard: str, stamp: Stamp, ids: set[str]) -> Entry:
+def build(shard: str, stamp: Stamp, ids: set[str], cache: Cache | None = None) -> Entry:
     """Indexes a shard; of several processes that want it, one does and the others wait for it."""
-    with _local_copy(shard, stamp) as tar, open(tar, "rb") as file, _alone(file):
+    shipped = None if is_local(shard) else _shipped(shard, stamp, ids)
+    if shipped is not None:
+        return shipped
+    with _local_copy(shard, stamp, cache) as tar, open(tar, "rb") as file, _alone(file):
         entry = existing(shard, stamp, ids)
         if entry is not None:
             return entry
@@ -132,9 +146,21 @@ def build(shard: str, stamp: Stamp, ids: set[str]) -> Entry:
         return Entry(shard, _write(shard, b"".join(parts)), header)
 
 
+def _shipped(shard: str, stamp: Stamp, ids: set[str]) -> Entry | None:
+    """The index that lies beside a remote tar, if it is of a tar of this size: a copy's time or etag is another."""
+    try:
+        content = remote.read(shard + SUFFIX)
+    except (FileNotFoundError, PermissionError):
+        return None
+    restamped = with_stamp(content, stamp)
+    if restamped is None or not restamped[0].fits(stamp, ids):
+        return None
+    return Entry(shard, _write(shard, restamped[1]), restamped[0])
+
+
 def _built(tasks: list[tuple], note: Callable[[str], None], workers: int | None) -> Iterator[Entry]:
     processes = min(workers or len(os.sched_getaffinity(0)), len(tasks))
-    if processes == 1 or (workers is None and sum(stamp.size for _, stamp, _ in tasks) < SMALL):
+    if processes == 1 or (workers is None and sum(stamp.size for _, stamp, *_ in tasks) < SMALL):
         yield from (build(*task) for task in tasks)
         return
     told, done = time.monotonic(), 0
@@ -172,9 +198,10 @@ def _write(shard: str, content: bytes) -> Path:
 
 
 @contextmanager
-def _local_copy(shard: str, stamp: Stamp) -> Iterator[str]:
-    if is_local(shard):
-        yield local_path(shard)
+def _local_copy(shard: str, stamp: Stamp, cache: Cache | None) -> Iterator[str]:
+    kept = local_path(shard) if is_local(shard) else cache.fetch(shard, stamp) if cache else None
+    if kept is not None:
+        yield str(kept)
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "shard.tar")

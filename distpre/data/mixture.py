@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -86,6 +87,17 @@ class Mixture:
 
     def sample(self, raw: Raw) -> Sample:
         return self._of(raw.ordinal)[0].sample(raw)
+
+    @property
+    def remote(self) -> bool:
+        return any(source.remote for source in self.parts)
+
+    def fetches(self, ordinals: NDArray[np.int64]) -> list[Callable[[], None]]:
+        out = []
+        for source, end in zip(self.parts, self.ends, strict=True):
+            here = (ordinals >= end - len(source)) & (ordinals < end)
+            out += source.fetches(ordinals[here] - (end - len(source))) if source.remote else []
+        return out
 
     def _of(self, ordinal: int) -> tuple[Source, int]:
         part = int(np.searchsorted(self.ends, ordinal, "right"))

@@ -45,6 +45,9 @@ def read_range(url: str, offset: int, size: int) -> bytes:
     return patiently(once)
 
 
-def upload(content: bytes, url: str) -> None:
-    fs, path = fsspec.core.url_to_fs(url)
-    fs.pipe_file(path, content)
+def read(url: str) -> bytes:
+    def once() -> bytes:
+        fs, path = fsspec.core.url_to_fs(url)
+        return fs.cat_file(path)
+
+    return patiently(once)

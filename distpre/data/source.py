@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from distpre.data.order import Order
 from distpre.data.proof import Proof
 from distpre.data.reader import Reader
 from distpre.data.record import FLAWS
-from distpre.data.shards import expand
+from distpre.data.shards import expand, is_local
 from distpre.errors import DataError
 from distpre.types import Sample
 
@@ -61,13 +62,13 @@ class Source:
         ids = ids or {}
         fields = {name: extension.lower() for name, extension in fields.items()}
         names = expand(shards)
-        manifest = open_manifest(names, set(ids.values()), note=note)
+        store = Cache(cache, cache_bytes) if cache else None
+        manifest = open_manifest(names, set(ids.values()), note=note, cache=store)
         if not len(manifest):
             raise DataError(f"data: shards {shards!r} hold no sample.", "Write them with `python -m tools.shard`.")
         for number, entry in enumerate(manifest.entries):
             _check_fields(entry, fields)
             _check_ids(entry, manifest.shard(number) if ids and entry.header.count else None, ids)
-        store = Cache(cache, cache_bytes) if cache else None
         return cls(manifest, Reader(names, [e.header.stamp for e in manifest.entries], store), fields, ids)
 
     def __len__(self) -> int:
@@ -137,6 +138,16 @@ class Source:
         """Every sample in manifest order. Raises Unreadable at the first bad one."""
         for ordinal in range(len(self)):
             yield self.sample(self.raw(ordinal))
+
+    @property
+    def remote(self) -> bool:
+        """Whether shards come through the node's cache, and may be fetched ahead."""
+        return self.reader.cache is not None and not all(map(is_local, self.reader.shards))
+
+    def fetches(self, ordinals: NDArray[np.int64]) -> list[Callable[[], None]]:
+        """What brings the shards of these samples to the node, in the samples' order."""
+        shards, first = np.unique(self.manifest.locate(ordinals)[0], return_index=True)
+        return [partial(self.reader.fetch, shard) for shard in shards[first.argsort()].tolist()]
 
     def _place(self, ordinal: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self.manifest.ends, ordinal, "right"))

@@ -29,7 +29,7 @@ from distpre.data.loader import Loader
 from distpre.data.shards import stamps
 from distpre.data.source import Source
 
-SIDE, CROP = 900, 224
+SIDE, CROP = 768, 224
 TARGETS = {"ours, Pillow": 1.0, "ours, fast decoder": 1.3}
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "imgtext_grocery"
 
