@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -52,7 +53,9 @@ class Made:
     batch: Batch
     consumed: list[tuple[int, int, int, int]] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # {stage: seconds}
+    slowest: str = ""  # the shard of the slowest read
+    worker: str = ""
 
 
 class Assembler:
@@ -75,11 +78,14 @@ class Assembler:
         self.fields = {view.field for view in views.values()}
         self.says: Callable[[str], None] = lambda text: None  # a worker's line about what it is doing
         self.seconds: Counter[str] = Counter()
+        self.slowest = (0.0, "")
         self.kinds: dict[bool, dict[str, str]] = {}  # {evaluation: {view: dtype and shape}}
 
     def __call__(self, task: Task) -> Made:
         self.seconds.clear()
-        return self.for_evaluation(task.position) if task.evaluation else self.for_training(task.position)
+        made = self.for_evaluation(task.position) if task.evaluation else self.for_training(task.position)
+        made.slowest, made.worker = self.slowest[1], multiprocessing.current_process().name
+        return made
 
     def for_training(self, position: int) -> Made:
         self.ahead.at(position)
@@ -124,25 +130,29 @@ class Assembler:
 
     def _read_all(self, ordinals: NDArray[np.int64]) -> list[Raw | Unreadable]:
         """In the order in which they lie on the disk; returned in the order asked for."""
+        self.slowest = (0.0, "")
         raws: list[Raw | Unreadable] = [Unreadable()] * len(ordinals)
         for i in np.argsort(ordinals):
             raws[i] = self._read(int(ordinals[i]))
         return raws
 
     def _read(self, ordinal: int) -> Raw | Unreadable:
-        with self._stage("read"):
+        shard, before = self.source.where(ordinal)[0], self.seconds["read"]
+        with self._stage("read", shard):
             try:
-                return self.source.raw(ordinal, self.fields)
+                raw: Raw | Unreadable = self.source.raw(ordinal, self.fields)
             except Unreadable as e:
-                return e
+                raw = e
+        self.slowest = max(self.slowest, (self.seconds["read"] - before, shard))
+        return raw
 
     def _viewed(self, raw: Raw | Unreadable, epoch: int, evaluation: bool) -> dict[str, Any]:
         """{view: array}. Raises Unreadable."""
         if isinstance(raw, Unreadable):
             raise raw
-        with self._stage("decode"):
+        with self._stage("decode", raw.key):
             fields = self.source.sample(raw).fields
-        with self._stage("view"):
+        with self._stage("view", raw.key):
             row = {name: self._view(name, fields, epoch, raw.ordinal, evaluation) for name in self.views}
         self._check_kinds(row, evaluation)
         return row
@@ -195,8 +205,8 @@ class Assembler:
         return Bad(epoch, ordinal, *self.source.where(ordinal), reason)
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        self.says(name)
+    def _stage(self, name: str, of: str = "") -> Iterator[None]:
+        self.says(f"{name} {of}")
         began = time.perf_counter()
         try:
             yield

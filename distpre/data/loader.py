@@ -23,15 +23,32 @@ from distpre.data.workers import Workers
 from distpre.errors import CheckpointError, DataError
 from distpre.types import Batch
 
+LONG_WAIT, LONG_WAIT_EVERY = 1.0, 30.0  # seconds
+
 __all__ = ["Loader", "Wait", "collate"]
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Seconds the trainer waited for its latest batch, and the stage that took its maker longest."""
+    """How long the trainer waited for its latest batch, and what its maker spent its time on.
+
+    seconds: waited; stage: the longest one (read, decode, view, collate) and its seconds; shard: of the slowest read.
+    """
 
     seconds: float
     stage: str = ""
+    stage_seconds: float = 0.0
+    shard: str = ""
+    worker: str = ""
+
+    @classmethod
+    def of(cls, seconds: float, made: Made) -> Wait:
+        stage, longest = max(made.seconds.items(), key=lambda item: item[1])
+        return cls(seconds, stage, longest, made.slowest, made.worker)
+
+    def __str__(self) -> str:
+        took = f"{self.stage} took {self.stage_seconds:.1f} s in {self.worker}"
+        return f"waited {self.seconds:.1f} s for a batch: {took}; slowest read: {self.shard}"
 
 
 class Loader:
@@ -69,6 +86,7 @@ class Loader:
         assembler = Assembler(source, views, self.order, batch, seed, rank, world_size, window)
         self.workers = Workers(assembler, workers, stall_seconds, note)
         self.handed: deque[Made] = deque()  # given to the trainer, not yet consumed
+        self.note, self.started, self.told = note, False, -LONG_WAIT_EVERY
 
     @property
     def epoch(self) -> float:
@@ -82,9 +100,17 @@ class Loader:
         while True:
             began = time.monotonic()
             made = next(stream)
-            self.last_wait = Wait(time.monotonic() - began, max(made.seconds, key=made.seconds.__getitem__, default=""))
+            self._waited(Wait.of(time.monotonic() - began, made))
             self.handed.append(made)
             yield made.batch
+
+    def _waited(self, wait: Wait) -> None:
+        """Long waits are told, but not the start's and not each."""
+        self.last_wait, now = wait, time.monotonic()
+        if self.started and wait.seconds > LONG_WAIT and now - self.told > LONG_WAIT_EVERY:
+            self.note(f"data: {wait}")
+            self.told = now
+        self.started = True
 
     def consumed(self, batch: Batch) -> None:
         """The batch was trained on: the position moves by one step.

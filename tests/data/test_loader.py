@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -246,3 +247,17 @@ def test_blocks_hold_one_id_and_are_never_cut(tmp_path_factory, sizes, size, per
     assert whole >= sum(s // size for s in sizes) * epochs - (epochs - 1)  # one may be dissolved at an epoch's start
     for epoch in range(epochs):
         assert sorted(ordinals[epoch * len(its) :][: len(its)]) == list(range(len(its)))
+
+
+def test_a_long_wait_names_its_stage_shard_and_worker(tmp_path):
+    class Slow(Number):
+        def at(self, value, *, seed, epoch, ordinal):
+            time.sleep(0.4 if ordinal else 0)
+            return super().at(value, seed=seed, epoch=epoch, ordinal=ordinal)
+
+    said = []
+    loader = Loader(source(tmp_path, [20]), {"number": Slow()}, batch=4, seed=0, note=said.append)
+    for _, batch in zip(range(3), loader.batches(), strict=False):
+        loader.consumed(batch)
+    assert loader.last_wait.stage == "view" and loader.last_wait.shard.endswith("shard-000.tar")
+    assert len(said) == 1 and "view took" in said[0] and "MainProcess" in said[0] and "shard-000.tar" in said[0]
