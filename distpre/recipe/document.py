@@ -45,9 +45,10 @@ class Document:
         try:
             text = path.read_text()
         except FileNotFoundError as e:
-            raise RecipeError(f"{shown}: there is no such file.", "Name one, as in recipes/quickstart.yaml.") from e
+            remedy = "Name a recipe, as in recipes/quickstart.yaml."
+            raise RecipeError(f"{shown}: cannot be read: no such file.", remedy) from e
         except (OSError, UnicodeDecodeError) as e:
-            raise RecipeError(f"{shown}: the recipe cannot be read ({e}).", "Name a YAML file.") from e
+            raise RecipeError(f"{shown}: cannot be read: {e}.", "Name a YAML file.") from e
         return cls.parse(text, shown)
 
     @classmethod

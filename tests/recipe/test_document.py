@@ -27,12 +27,12 @@ def test_what_is_not_a_recipe_is_told_with_line_column_and_remedy(text, said):
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path):
-    with pytest.raises(RecipeError, match="absent.yaml: there is no such file"):
+    with pytest.raises(RecipeError, match="absent.yaml: cannot be read: no such file"):
         Document.read(tmp_path / "absent.yaml", "absent.yaml")
     (tmp_path / "latin.yaml").write_bytes("a: é\n".encode("latin-1"))
-    with pytest.raises(RecipeError, match="latin.yaml: the recipe cannot be read"):
+    with pytest.raises(RecipeError, match="latin.yaml: cannot be read"):
         Document.read(tmp_path / "latin.yaml", "latin.yaml")
-    with pytest.raises(RecipeError, match="cannot be read .*directory"):
+    with pytest.raises(RecipeError, match="folder: cannot be read: .*directory"):
         Document.read(tmp_path, "folder")
 
 
