@@ -5,157 +5,127 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from distpre.errors import DataError, RecipeError
+from distpre.recipe.check import check
+from distpre.recipe.document import Document, Key, dotted, value_of
+from distpre.recipe.explain import validated
+from distpre.recipe.kinds import listed, nearest
+from distpre.recipe.resolve import build
+from distpre.recipe.schema import Recipe
 
-from distpre.errors import RecipeError
-from distpre.recipe.document import Document, Key, value_of
-from distpre.recipe.explain import explained
-from distpre.recipe.resolve import build, faults, schedule
-from distpre.recipe.schema import Component, Recipe
 
-
-def load(path: str, overrides: list[str] = ()) -> Recipe:  # noqa: B006
+def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe at `path` or `path:variant`, with dotted overrides ("train.steps=200") laid over it.
 
-    Raises RecipeError naming file, line and key, what it may be, and the nearest known key.
+    Raises RecipeError naming file and line (or the override), key, what it may be, and the nearest known key.
     """
     name, _, variant = str(path).partition(":")
     document = _read(Path(name))
-    variants = document.data.pop("variants", None) or {}
-    if variant:
-        if variant not in variants:
-            raise RecipeError(f"{name} has no variant {variant!r}.", f"It has {', '.join(variants) or 'none'}.")
-        for key, value in variants[variant].items():
-            document.set(key, value, document.origin(("variants", variant, key)))
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise RecipeError(f"{override!r} is not an override.", "Write key=value, as in train.steps=200.")
-        document.set(key, value_of(value), f"override {override}")
-    data = _environment(document.data, (), document)
-    try:
-        recipe = Recipe.model_validate(data)
-    except ValidationError as e:
-        raise explained(e, document) from e
+    for key, value, origin in _variant(document, name, variant):
+        document.set(key, value, origin)
+    for key, value, origin in _overrides(overrides):
+        document.set(key, value, origin)
+    document.data = _environment(document.data, (), document)
+    recipe = validated(document)
     check(recipe, document)
     return recipe
 
 
 def prepare(recipe: Recipe, note: Callable[[str], None]) -> None:
-    """Calls data.prepare if a local shard is absent; of several processes one does it, the others wait for it."""
-    from braceexpand import braceexpand
+    """Calls data.prepare if a local shard is absent; of several processes one does it, the others wait for it.
 
-    if recipe.data.prepare is None:
+    Raises DataError where the shards' folder cannot be written, and where shards are absent still.
+    """
+    shards = _local_shards(recipe)
+
+    def absent() -> list[Path]:
+        return [shard for shard in shards if not shard.exists()]
+
+    if recipe.data.prepare is None or not absent():
         return
-    lists = [s.shards if isinstance(s.shards, list) else s.shards.split("::") for s in recipe.data.sources.values()]
-    shards = [Path(shard) for each in lists for pattern in each for shard in braceexpand(pattern)]
-    if all(shard.exists() for shard in shards):
-        return
-    shards[0].parent.mkdir(parents=True, exist_ok=True)
-    with open(shards[0].parent / ".prepare.lock", "w") as lock:
+    folder = absent()[0].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".prepare.lock", "w")
+    except OSError as e:
+        what = f"data.prepare: {folder}, where the shards go, cannot be written ({e.strerror})."
+        raise DataError(what, "Give its keywords and the sources' `shards` another folder.") from e
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not all(shard.exists() for shard in shards):
+        if absent():
             note(build(recipe.data.prepare, "prepare"))
-
-
-def check(recipe: Recipe, document: Document) -> None:
-    """Components against their constructors, references against what they name. Raises RecipeError for the first."""
-
-    def refuse(key: Key, what: str, remedy: str) -> None:
-        raise RecipeError(f"{document.origin(key)}: {'.'.join(map(str, key))}: {what}", remedy)
-
-    for key, component, seam in components(recipe):
-        for at, what, remedy in faults(component, seam):
-            refuse((*key, *at), what, remedy)
-    for key, rate in (
-        (("train", "optimiser", "lr"), recipe.train.optimiser.lr),
-        *((("objective", name, "weight"), term.weight) for name, term in recipe.objective.items()),
-    ):
-        try:
-            schedule(rate)
-        except RecipeError as e:
-            refuse(key, e.what, e.remedy)
-    for key, name, known, kind in references(recipe):
-        if name not in known:
-            refuse(key, f"there is no {kind} {name!r}.", f"There is {', '.join(known) or 'none'}.")
-    embedded = [view for tower in recipe.towers.values() for view in tower.views]
-    for view in embedded:
-        if embedded.count(view) > 1:
-            refuse(("towers",), f"the view {view!r} is embedded by two towers.", "Give it to one.")
-    workers, parts, batch = recipe.launch.workers, recipe.train.accumulation, recipe.train.batch
-    share = workers * parts
-    if batch % share:
-        near = [n for n in (batch // share * share, (batch // share + 1) * share) if n]
-        refuse(
-            ("train", "batch"),
-            f"the global batch {batch} does not divide by {workers} workers x {parts} micro-batches.",
-            f"Nearest that do: {' and '.join(map(str, near))}.",
+    if missing := absent():
+        raise DataError(
+            f"data.prepare: {recipe.data.prepare.name} has run, but {len(missing)} of {len(shards)} shards are not "
+            f"there: {missing[0]} ...",
+            "Let its keywords and the sources' `shards` name the same folder.",
         )
 
 
-def components(recipe: Recipe) -> list[tuple[Key, Component, str]]:
-    """(key, component, seam) of all that the frame holds."""
-    found: list[tuple[Key, Component, str]] = []
-    if recipe.data.prepare:
-        found.append((("data", "prepare"), recipe.data.prepare, "prepare"))
-    for name, view in recipe.views.items():
-        for kind in ("ops", "eval_ops"):
-            found += [(("views", name, kind, i), op, "op") for i, op in enumerate(getattr(view, kind) or ())]
-    for name, tower in recipe.towers.items():
-        found.append((("towers", name, "encoder"), tower.encoder, "encoder"))
-        found += [(("towers", name, "head"), tower.head, "head")] if tower.head else []
-    found += [(("objective", name), term.component, "term") for name, term in recipe.objective.items()]
-    if recipe.evaluate:
-        found += [(("evaluate", "tables", n), table, "evaluator") for n, table in recipe.evaluate.tables.items()]
-    return found
+def _local_shards(recipe: Recipe) -> list[Path]:
+    """Those of brace lists that are none are left for the data room to refuse."""
+    from braceexpand import UnbalancedBracesError, braceexpand
 
-
-def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
-    """(key, the name used, the names there are, what kind of thing it names)."""
-    found: list[tuple[Key, str, Any, str]] = []
-    sources, embedded = recipe.data.sources, [v for tower in recipe.towers.values() for v in tower.views]
-    found.append((("data",), "train", sources, "source"))
-    used = {"train"} | ({recipe.evaluate.data} if recipe.evaluate else set())
-    for name, view in recipe.views.items():
-        for source in used & set(sources):
-            found.append((("views", name, "field"), view.field, sources[source].fields, f"field of data.{source}"))
-    for name, tower in recipe.towers.items():
-        found += [(("towers", name, "views", i), view, recipe.views, "view") for i, view in enumerate(tower.views)]
-    for name, term in recipe.objective.items():
-        at, keywords = ("objective", name), term.component.keywords()
-        found += _named_in(keywords, at, embedded, ("rows", "columns", "of"), "view that a tower embeds")
-        found += _named_in(keywords, at, recipe.scales, ("scale",), "scale")
-        for part, nested in keywords.items():
-            if isinstance(nested, dict) and "train" in sources:
-                found += _named_in(nested, (*at, part), sources["train"].ids, ("id",), "id of data.train")
-    if recipe.evaluate:
-        found.append((("evaluate", "data"), recipe.evaluate.data, sources, "source"))
-        ids = sources[recipe.evaluate.data].ids if recipe.evaluate.data in sources else {}
-        for name, table in recipe.evaluate.tables.items():
-            at, keywords = ("evaluate", "tables", name), table.keywords()
-            found += _named_in(keywords, at, embedded, ("rows", "columns", "image", "text"), "view that a tower embeds")
-            found += _named_in(keywords, at, ids, ("id",), f"id of data.{recipe.evaluate.data}")
-    return found
-
-
-def _named_in(keywords: dict[str, Any], at: Key, known: Any, keys: tuple[str, ...], kind: str) -> list:
-    return [((*at, key), keywords[key], known, kind) for key in keys if isinstance(keywords.get(key), str)]
+    lists = [s.shards if isinstance(s.shards, list) else s.shards.split("::") for s in recipe.data.sources.values()]
+    try:
+        return [Path(shard) for each in lists for p in each if "://" not in p for shard in braceexpand(p)]
+    except UnbalancedBracesError:
+        return []
 
 
 def _read(path: Path) -> Document:
+    """The file over its base. `variants` stay the file's own."""
     document = Document.read(path, str(path))
-    base = document.data.pop("base", None)
+    base, origin = document.data.pop("base", None), document.origin(("base",))
     if base is None:
         return document
-    below = Document.read(path.parent / base, str(path.parent / base))
-    if "base" in below.data:
-        raise RecipeError(f"{path.parent / base}: a base may not have a base.", "Lay this recipe over that one's base.")
-    below.data.pop("variants", None)
-    return document.over(below)
+    below = path.parent / str(base)
+    if not below.is_file():
+        raise RecipeError(f"{origin}: base: there is no file {below}.", "Give its path from this recipe's folder.")
+    lower = Document.read(below, str(below))
+    if "base" in lower.data:
+        raise RecipeError(
+            f"{origin}: base: {below} has a base of its own, and only one is allowed.",
+            f"Lay this recipe over {lower.data['base']!r}, or write what you need of {below.name} here.",
+        )
+    lower.data.pop("variants", None)
+    return document.over(lower)
+
+
+def _variant(document: Document, name: str, wanted: str) -> Iterator[tuple[str, Any, str]]:
+    """(dotted key, value, origin) of the variant; takes `variants` out of the document."""
+    variants = document.data.pop("variants", None) or {}
+    form = "Write it as {train.steps: 8, train.batch: 32}."
+    if not isinstance(variants, dict):
+        raise RecipeError(f"{document.origin(('variants',))}: variants: {variants!r} will not do.", f"{form}")
+    for variant, keys in variants.items():
+        if not isinstance(keys, dict):
+            key = ("variants", variant)
+            raise RecipeError(f"{document.origin(key)}: {dotted(key)}: {keys!r} will not do.", form)
+    if wanted and wanted not in variants:
+        raise RecipeError(f"{name}: there is no variant {wanted!r}.", f"It has {listed(variants)}.")
+    for key, value in variants.get(wanted, {}).items():
+        yield str(key), value, document.origin(("variants", wanted, key))
+
+
+def _overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        origin = f"override {override}"
+        if not equals or not key:
+            raise RecipeError(f"{override!r} is not an override.", "Write key=value, as in train.steps=200.")
+        if key.split(".")[0] in ("base", "variants"):
+            remedy = "Choose a variant as in recipe.yaml:small."
+            raise RecipeError(f"{origin}: base and variants belong to the file.", remedy)
+        folder = override.rpartition("/")[0] or f"{key}="
+        if key.endswith(".shards") and sum(other.startswith(folder) for other in overrides) > 1:
+            what = f"{origin}: {key} is given more than once in one folder: the shell has expanded a brace list."
+            raise RecipeError(what, f"Quote it: '{key}=train-{{000..127}}.tar'.")
+        yield key, value_of(text, origin), origin
 
 
 def _environment(value: Any, at: Key, document: Document) -> Any:
@@ -167,13 +137,13 @@ def _environment(value: Any, at: Key, document: Document) -> Any:
     if not isinstance(value, str):
         return value
 
-    def found(match: re.Match) -> str:
+    def meant(match: re.Match) -> str:
         name = match[1] or match[2]
         if name not in os.environ:
             raise RecipeError(
-                f"{document.origin(at)}: {'.'.join(map(str, at))}: the environment has no {name}.",
-                f"Set it, as in: {name}=/path/to/data python -m launch ...",
+                f"{document.origin(at)}: {dotted(at)}: {value!r} wants the environment's {name}, which is not set.",
+                f"{nearest(name, os.environ)}Set it, as in: {name}=/path/to/data python -m launch ...",
             )
         return os.environ[name]
 
-    return re.sub(r"\$(?:(\w+)|\{(\w+)\})", found, value)
+    return re.sub(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", meant, value)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
 from distpre.errors import RecipeError
-from distpre.recipe.schema import Component
-from distpre.schedule import Constant, Cosine, Linear, Schedule, Steps
+from distpre.recipe.document import Key, dotted
+from distpre.recipe.kinds import COMPONENT, SCHEDULE, Misfit, fitted, listed, may_be, nearest, remark
+from distpre.recipe.schema import SCHEDULES, Component
+from distpre.schedule import Constant, Schedule, Steps
 
 # The contents table of each seam. A keyword with a seam's name holds a component of that seam.
 TABLES = {
@@ -27,78 +26,146 @@ TABLES = {
     "evaluator": "distpre.evaluators:CONTENTS",
     "prepare": None,
 }
-SCHEDULES = {"cosine": Cosine, "linear": Linear, "steps": Steps}
+Fault = tuple[Key, str, str]  # key path below the component, what is wrong, remedy
 
 
 def build(component: Component, seam: str) -> Any:
     """The object a component describes, the components among its keywords built first."""
     make = named(component.name, seam)
-    return make(**{key: _value(make, key, value) for key, value in component.keywords().items()})
+    hints, wanted = _hints(make), inspect.signature(make).parameters
+    return make(**{key: _value(key, value, wanted, hints) for key, value in component.keywords().items()})
 
 
 def named(name: str, seam: str) -> Callable[..., Any]:
     """The class or function of a name in the seam's table, or of "module:name". Raises RecipeError with the nearest."""
     table = _imported(TABLES[seam]) if TABLES[seam] else {}
     if name not in table and ":" not in name:
-        raise RecipeError(f"there is no {seam} {name!r};", f"{_nearest(name, table)}or module:Name of your own.")
+        raise RecipeError(f"there is no {seam} {name!r}.", f"{nearest(name, table)}It may be {choices(seam)}.")
+    module, _, member = table.get(name, name).partition(":")
     try:
-        return _imported(table.get(name, name))
-    except (ImportError, AttributeError) as e:
-        raise RecipeError(f"the {seam} {name!r} cannot be imported: {e}.", "Check the name and what it needs.") from e
+        imported = importlib.import_module(module)
+    except ImportError as e:
+        remedy = f"Check the spelling, and that Python finds it: python -c 'import {module}'."
+        raise RecipeError(f"the {seam} {name!r} cannot be imported: {e}.", remedy) from e
+    if not callable(getattr(imported, member, None)):
+        there = [n for n, member in vars(imported).items() if callable(member) and not n.startswith("_")]
+        remedy = nearest(member, there) + "Name a class or a function of that module."
+        raise RecipeError(f"{module} has no class or function {member!r}.", remedy)
+    return getattr(imported, member)
+
+
+def choices(seam: str) -> str:
+    """The names of a seam's table, in words."""
+    table = _imported(TABLES[seam]) if TABLES[seam] else {}
+    return listed([*table, '"module:Name" of your own'], "or")
 
 
 def schedule(value: Any) -> Schedule:
-    """A number, or {cosine | linear | steps: keywords}."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    """A number, or {cosine | linear | steps: keywords}. Raises RecipeError."""
+    for at, what, remedy in schedule_faults(value):
+        raise RecipeError(f"{dotted(at)}: {what}" if at else what, remedy)
+    if not isinstance(value, dict):
         return Constant(float(value))
-    if not (isinstance(value, dict) and len(value) == 1 and next(iter(value)) in SCHEDULES):
-        raise RecipeError(
-            f"{value!r} is no schedule;", f"give a number, or one of {', '.join(SCHEDULES)} with its keys."
-        )
     [(kind, keywords)] = value.items()
-    for at, what, remedy in problems(SCHEDULES[kind], keywords):
-        raise RecipeError(f"{'.'.join((kind, *at))}: {what}", remedy)
-    return SCHEDULES[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in keywords.items()})
+    hints = _hints(SCHEDULES[kind])
+    return SCHEDULES[kind](**{key: fitted(hints[key], given) for key, given in keywords.items()})
 
 
-def faults(component: Component, seam: str) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    """(key path below the component, what is wrong, remedy) for all that its constructor would refuse."""
+def schedule_faults(value: Any) -> Iterator[Fault]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return
+    if not (isinstance(value, dict) and len(value) == 1):
+        yield (), f"{value!r} will not do.", f"It may be {SCHEDULE}."
+        return
+    [(kind, keywords)] = value.items()
+    if kind not in SCHEDULES:
+        yield (kind,), f"there is no schedule {kind!r}.", f"{nearest(kind, SCHEDULES)}There is {listed(SCHEDULES)}."
+    elif not isinstance(keywords, dict):
+        yield (kind,), f"{keywords!r} will not do.", f"It may be a mapping with {listed(_keywords(SCHEDULES[kind]))}."
+    else:
+        wrong = [((kind, *at), what, remedy) for at, what, remedy in problems(SCHEDULES[kind], keywords, kind)]
+        yield from wrong
+        if SCHEDULES[kind] is Steps and not wrong:
+            steps, values = keywords["at_steps"], keywords["values"]
+            if len(steps) != len(values) or steps[:1] != [0] or steps != sorted(set(steps)):
+                what = f"at_steps {steps} and values {values} will not do."
+                yield (kind,), what, "at_steps begins with 0 and climbs; values has as many numbers."
+
+
+def faults(component: Component, seam: str) -> Iterator[Fault]:
+    """All that the component's constructor would refuse."""
     try:
         make = named(component.name, seam)
     except RecipeError as e:
         yield ("name",), e.what, e.remedy
         return
-    yield from problems(make, component.keywords())
+    yield from problems(make, component.keywords(), component.name)
 
 
-def problems(make: Callable[..., Any], keywords: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    wanted, hints = inspect.signature(make).parameters, _hints(make)
-    for key, value in keywords.items():
-        if key not in wanted:
-            yield (key,), f"{make.__name__} has no key {key!r};", _nearest(key, wanted).rstrip(" ;") + "."
-        elif key in TABLES and isinstance(value, dict):
-            if "name" not in value:
-                yield (key,), f"a {key} needs a `name`;", f"one of {', '.join(_imported(TABLES[key]))}."
-                continue
-            yield from (((key, *at), what, remedy) for at, what, remedy in faults(Component(**value), key))
-        elif "Schedule" in str(wanted[key].annotation):
-            try:
-                schedule(value) if value is not None else None
-            except RecipeError as e:
-                yield (key,), e.what, e.remedy
-        elif key in hints and (wrong := _wrong(hints[key], value)):
-            yield (key,), f"{value!r} does not fit: {wrong}.", f"It is declared as {wanted[key].annotation}."
+def problems(make: Callable[..., Any], keywords: dict[str, Any], name: str) -> Iterator[Fault]:
+    """Of keywords against a constructor's signature: the unknown, then the missing, then the wrong."""
+    wanted, hints = _keywords(make), _hints(make)
+    if wanted is None:
+        return
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(make).parameters.values())
+    for key in keywords:
+        if key not in wanted and not open_ended:
+            meant = nearest(key, wanted, lambda near: _of(near, wanted[near], hints))
+            yield (key,), f"{name} has no key {key!r}.", f"{meant}It may have {listed(wanted)}."
     for key, parameter in wanted.items():
-        if parameter.default is parameter.empty and key not in keywords and parameter.kind != parameter.VAR_KEYWORD:
-            yield (), f"{make.__name__} needs the key {key!r}", f"({parameter.annotation})."
+        if parameter.default is parameter.empty and key not in keywords:
+            yield (), f"{name} needs the key {key!r}.", f"It is {_of(key, parameter, hints)}."
+    for key, value in keywords.items():
+        if key in wanted:
+            yield from (((key, *at), what, remedy) for at, what, remedy in _misfits(key, value, wanted[key], hints))
 
 
-def _value(make: Callable[..., Any], key: str, value: Any) -> Any:
-    if key in TABLES and isinstance(value, dict):
+def _misfits(key: str, value: Any, parameter: inspect.Parameter, hints: dict[str, Any]) -> Iterator[Fault]:
+    if value is None and parameter.default is None:
+        return
+    if key in TABLES:
+        if not (isinstance(value, dict) and isinstance(value.get("name"), str)):
+            yield (), f"{value!r} will not do.", f"It may be {COMPONENT}; the name is {choices(key)}."
+        else:
+            yield from faults(Component(**value), key)
+    elif _takes_schedule(parameter):
+        yield from schedule_faults(value)
+    elif key in hints:
+        try:
+            fitted(hints[key], value)
+        except Misfit as e:
+            yield e.at, f"{e.value!r} will not do.", f"It may be {may_be(e.hint)}.{remark(e.value, e.hint)}"
+
+
+def _value(key: str, value: Any, wanted: Any, hints: dict[str, Any]) -> Any:
+    if value is None:
+        return None
+    if key in TABLES:
         return build(Component(**value), key)
-    if value is not None and "Schedule" in str(inspect.signature(make).parameters[key].annotation):
+    if key in wanted and _takes_schedule(wanted[key]):
         return schedule(value)
-    return value
+    return fitted(hints[key], value) if key in hints else value
+
+
+def _keywords(make: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
+    """The parameters that a recipe may name; None for what has no signature."""
+    try:
+        parameters = inspect.signature(make).parameters
+    except (TypeError, ValueError):
+        return None
+    return {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _of(key: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> str:
+    if key in TABLES:
+        return f"a component: {choices(key)}"
+    if _takes_schedule(parameter):
+        return SCHEDULE
+    return may_be(hints[key]) if key in hints else "anything"
+
+
+def _takes_schedule(parameter: inspect.Parameter) -> bool:
+    return "Schedule" in str(parameter.annotation)
 
 
 def _imported(path: str) -> Any:
@@ -111,21 +178,3 @@ def _hints(make: Callable[..., Any]) -> dict[str, Any]:
         return get_type_hints(make.__init__ if inspect.isclass(make) else make)
     except (NameError, TypeError, AttributeError):
         return {}
-
-
-def _wrong(hint: Any, value: Any) -> str | None:
-    try:
-        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except Exception:
-        return None  # not a type that a YAML value could be held against
-    try:
-        adapter.validate_python(value)
-    except ValidationError as e:
-        return e.errors()[0]["msg"].lower()
-    return None
-
-
-def _nearest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, list(known), 1)
-    meant = f"did you mean {near[0]!r}? " if near else ""
-    return f"{meant}It may be {', '.join(known)} "

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_serializer, model_validator
+
+from distpre.schedule import Cosine, Linear, Steps
 
 
 class Frame(BaseModel):
@@ -22,6 +23,7 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
+SCHEDULES = {"cosine": Cosine, "linear": Linear, "steps": Steps}
 Rate = float | dict[str, dict[str, Any]]  # a number, or {cosine: {...}}, {linear: {...}}, {steps: {...}}
 
 
@@ -40,7 +42,7 @@ class SourceSpec(Frame):
 
 
 class DataSpec(Frame):
-    """Sources by name (any key whose value has `shards`), and how they are read."""
+    """Sources by name (any other key), and how they are read."""
 
     sources: dict[str, SourceSpec]
     prepare: Component | None = None
@@ -56,13 +58,17 @@ class DataSpec(Frame):
     def _sources_inline(cls, data: Any) -> Any:
         if not isinstance(data, dict) or "sources" in data:
             return data
-        inline = {k: v for k, v in data.items() if k not in cls.model_fields and isinstance(v, dict) and "shards" in v}
+        inline = {k: v for k, v in data.items() if k not in cls.model_fields and _like_a_source(v)}
         return {**{k: v for k, v in data.items() if k not in inline}, "sources": inline}
 
     @model_serializer(mode="wrap")
     def _inline_again(self, handler: Any) -> dict[str, Any]:
         plain = handler(self)
         return {**plain.pop("sources"), **plain}
+
+
+def _like_a_source(value: Any) -> bool:
+    return isinstance(value, dict) and ("shards" in value or "name" not in value)
 
 
 class ViewSpec(Frame):
@@ -150,9 +156,9 @@ class LaunchSpec(Frame):
 
 class Recipe(Frame):
     data: DataSpec
-    views: dict[str, ViewSpec]
-    towers: dict[str, TowerSpec]
-    objective: dict[str, TermSpec]
+    views: dict[str, ViewSpec] = Field(min_length=1)
+    towers: dict[str, TowerSpec] = Field(min_length=1)
+    objective: dict[str, TermSpec] = Field(min_length=1)
     train: TrainSpec
     run: RunSpec
     seed: int = Field(0, ge=0)
@@ -163,8 +169,14 @@ class Recipe(Frame):
 
     def dump(self) -> str:
         """The resolved recipe as YAML: base, variant, overrides and environment are in it."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+        from distpre.recipe.document import text_of
+
+        return text_of(self.model_dump(mode="json"))
 
     @classmethod
-    def from_resolved(cls, text: str) -> Recipe:
-        return cls.model_validate(yaml.safe_load(text))
+    def from_resolved(cls, text: str, shown: str = "recipe.yaml") -> Recipe:
+        """What dump() wrote. Raises RecipeError naming line and key, as load() does; `shown` is the file's name."""
+        from distpre.recipe.document import Document
+        from distpre.recipe.explain import validated
+
+        return validated(Document.parse(text, shown))

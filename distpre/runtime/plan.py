@@ -3,41 +3,106 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
+from distpre.data.manifest import existing
+from distpre.data.shards import expand, stamp
+from distpre.errors import DataError
 from distpre.recipe import Recipe
 from distpre.runtime import build
+from distpre.towers.model import Model
+from distpre.towers.tower import Tower
 
 
 def plan(recipe: Recipe) -> str:
     """What the run would be: a screen of figures with their units. Starts nothing and writes nothing.
 
-    Memory is what the parameters, gradients and AdamW's two moments take under the ZeRO stage (Rajbhandari et al. 2020,
-    section 3.2), 4 bytes each; activations are not in it. Bytes moved are those a rank receives in a step.
+    Memory is what fp32 weights, gradients and AdamW's two moments take under the ZeRO stage (Rajbhandari et al. 2020,
+    section 5; bf16 is autocast and divides nothing), and the contrast's rows, columns and their gradients. Not in it:
+    activations, the contrast's tile, and the buckets through which DeepSpeed reduces gradients.
+    Bytes moved are those that a worker receives in a step, by ring collectives.
     """
     with torch.device("meta"):
         model = build.model(recipe)
-    workers, train = recipe.launch.workers, recipe.train
-    towers = {name: sum(p.numel() for p in tower.parameters()) for name, tower in model.towers.items()}
-    widths = {model.towers[name].width for name in towers}
-    whole, share = sum(towers.values()) * 4, 1 / workers
-    weights = whole * (share if train.zero == 3 else 1)
-    gradients = whole * (share if train.zero >= 2 else 1)
-    moments = 2 * whole * (share if train.zero >= 1 else 1)
+    workers, train, evaluate = recipe.launch.workers, recipe.train, recipe.evaluate
     rows = train.batch // workers
-    gathered = (workers - 1) * rows * max(widths) * 4
-    exchange = whole * 2 * (workers - 1) / workers * (1.5 if train.zero == 3 else 1)
+    weights = 4 * _count(model)
+    columns = [term.component.keywords().get("columns") for term in recipe.objective.values()]
+    contrasts = [_contrast_bytes(recipe, model, view) for view in columns if view in model.tower_of]
+    held, embeddings = sum(h for h, _ in contrasts), sum(e for _, e in contrasts)
+    exchange = _exchanged(weights, train.zero, workers, train.accumulation)
+    each = f"{workers:,} x {rows:,} samples a worker"
+    if train.accumulation > 1:
+        each += f" = {workers:,} x {train.accumulation:,} micro-batches of {rows // train.accumulation:,}"
     lines = [
-        ("workers", f"{workers}"),
-        ("global batch", f"{train.batch} = {workers} x {rows}, in {train.accumulation} micro-batch(es) a worker"),
-        ("steps", f"{train.steps:,}, {train.steps * train.batch:,} samples; commit every {train.commit_every}"),
-        *((f"tower {name}", f"{n:,} parameters, width {model.towers[name].width}") for name, n in towers.items()),
+        ("workers", f"{workers:,}; decoding processes in each: {recipe.data.workers}"),
+        ("global batch", f"{train.batch:,} samples = {each}"),
+        ("steps", f"{train.steps:,} = {train.steps * train.batch:,} samples{_epochs(recipe)}"),
+        ("commit", f"every {train.commit_every:,} steps, the last {train.keep} kept"),
+        ("evaluate", f"every {evaluate.every:,} steps on data.{evaluate.data}" if evaluate else "never"),
+        *((f"tower {name}", _parameters(tower)) for name, tower in model.towers.items()),
         ("precision", f"{train.precision}, ZeRO stage {train.zero}"),
-        ("memory a worker", f"{_bytes(weights + gradients + moments)} for weights, gradients and moments"),
-        ("moved a step", f"{_bytes(exchange)} of gradients, 2 x {_bytes(gathered)} of embeddings a term"),
+        ("memory a worker", _memory(weights, train.zero, workers, held)),
+        ("moved a step", f"{_bytes(exchange)} of weights and gradients, 2 x {_bytes(embeddings)} of embeddings"),
         ("run folder", recipe.run.dir),
     ]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+
+
+def _parameters(tower: Tower) -> str:
+    head = _count(tower.head) if tower.head is not None else 0
+    parts = f" = encoder {_count(tower.encoder):,} + head {head:,}" if head else ""
+    return f"{_count(tower):,} parameters{parts}; width {tower.width}"
+
+
+def _memory(weights: int, zero: int, workers: int, contrast: int) -> str:
+    """Stage 1 divides the moments, 2 the gradients, 3 the weights; all three update a divided copy of the weights."""
+    divided = [weights / (workers if zero >= stage else 1) for stage in (1, 2, 3)]
+    parts = {
+        "weights": divided[2] + (weights / workers if zero else 0),
+        "gradients": divided[1],
+        "moments": 2 * divided[0],
+        "contrast": contrast,
+    }
+    shown = ", ".join(f"{name} {_bytes(n)}" for name, n in parts.items())
+    return f"{_bytes(sum(parts.values()))} + activations: {shown}"
+
+
+def _exchanged(weights: int, zero: int, workers: int, parts: int) -> float:
+    """In rounds of (N-1)/N of the weights: a gather or a reduce-scatter is one, an all-reduce two.
+
+    Stage 2 reduces in every micro-batch. Stage 3 also gathers, for each forward and each backward; an accumulated step
+    embeds every micro-batch twice.
+    """
+    rounds = {0: 2, 1: 2, 2: parts + 1, 3: 3 if parts == 1 else 4 * parts}[zero]
+    return weights * rounds * (workers - 1) / workers
+
+
+def _contrast_bytes(recipe: Recipe, model: Model, columns: str) -> tuple[int, int]:
+    """Of a term with these columns: (held by a worker, received by it each way). Columns travel, rows stay."""
+    width, batch = model.towers[model.tower_of[columns]].width, recipe.train.batch
+    rows = batch // recipe.launch.workers
+    return 2 * (rows + batch) * width * 4, (batch - rows) * width * 4
+
+
+def _epochs(recipe: Recipe) -> str:
+    """How often the training data is seen, where the shards' indexes are there to say how much that is."""
+    try:
+        shards = expand(recipe.data.sources["train"].shards)
+        stamps = [stamp(shard) for shard in shards]
+    except DataError:
+        return ""
+    entries = [existing(shard, at, set()) for shard, at in zip(shards, stamps, strict=True) if at is not None]
+    counts = [entry.header.count for entry in entries if entry is not None]
+    if len(counts) < len(shards) or not sum(counts):
+        return "; epochs unknown until the shards are indexed"
+    seen = recipe.train.steps * recipe.train.batch
+    return f" = {seen / sum(counts):.2f} epochs of {sum(counts):,} samples"
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def _bytes(n: float) -> str:

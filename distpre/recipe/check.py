@@ -1,0 +1,110 @@
+"""What a recipe's parts say of each other, checked before any process starts."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from distpre.errors import RecipeError
+from distpre.recipe.document import Document, Key, dotted
+from distpre.recipe.kinds import listed, nearest
+from distpre.recipe.resolve import faults, schedule_faults
+from distpre.recipe.schema import Component, Recipe
+
+# Keywords that name views: of a term, of an evaluator.
+_OF_TERMS = ("rows", "columns", "of")
+_OF_TABLES = (*_OF_TERMS, "view", "views", "image", "text")
+
+
+def check(recipe: Recipe, document: Document) -> None:
+    """Components against their constructors, references against what they name. Raises RecipeError for the first."""
+    for key, component, seam in components(recipe):
+        for at, what, remedy in faults(component, seam):
+            _refuse(document, (*key, *at), what, remedy)
+    rates = {("objective", name, "weight"): term.weight for name, term in recipe.objective.items()}
+    for key, rate in {("train", "optimiser", "lr"): recipe.train.optimiser.lr, **rates}.items():
+        for at, what, remedy in schedule_faults(rate):
+            _refuse(document, (*key, *at), what, remedy)
+    for key, name, known, kind in references(recipe):
+        if name not in known:
+            _refuse(document, key, f"there is no {kind} {name!r}.", f"{nearest(name, known)}There is {listed(known)}.")
+    _each_view_has_one_tower(recipe, document)
+    _batch_divides(recipe, document)
+
+
+def components(recipe: Recipe) -> list[tuple[Key, Component, str]]:
+    """(key, component, seam) of all that the frame holds."""
+    found: list[tuple[Key, Component, str]] = []
+    if recipe.data.prepare:
+        found.append((("data", "prepare"), recipe.data.prepare, "prepare"))
+    for name, view in recipe.views.items():
+        for kind in ("ops", "eval_ops"):
+            found += [(("views", name, kind, i), op, "op") for i, op in enumerate(getattr(view, kind) or ())]
+    for name, tower in recipe.towers.items():
+        found.append((("towers", name, "encoder"), tower.encoder, "encoder"))
+        found += [(("towers", name, "head"), tower.head, "head")] if tower.head else []
+    found += [(("objective", name), term.component, "term") for name, term in recipe.objective.items()]
+    if recipe.evaluate:
+        found += [(("evaluate", "tables", n), table, "evaluator") for n, table in recipe.evaluate.tables.items()]
+    return found
+
+
+def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
+    """(key, the name used, the names there are, what kind of thing it names)."""
+    found: list[tuple[Key, str, Any, str]] = []
+    sources, evaluate = recipe.data.sources, recipe.evaluate
+    embedded = list(dict.fromkeys(view for tower in recipe.towers.values() for view in tower.views))
+    for name, tower in recipe.towers.items():
+        found += [(("towers", name, "views", i), view, recipe.views, "view") for i, view in enumerate(tower.views)]
+    found.append((("data",), "train", sources, "source"))
+    found += [(("evaluate", "data"), evaluate.data, sources, "source")] if evaluate else []
+    for source in dict.fromkeys(("train", evaluate.data) if evaluate else ("train",)):
+        fields = sources[source].fields if source in sources else {}
+        kind = f"field of data.{source}"
+        found += [(("views", name, "field"), view.field, fields, kind) for name, view in recipe.views.items()]
+    readers = [(("objective", n), term.component, "train", _OF_TERMS) for n, term in recipe.objective.items()]
+    if evaluate:
+        readers += [(("evaluate", "tables", n), t, evaluate.data, _OF_TABLES) for n, t in evaluate.tables.items()]
+    for at, component, source, views in readers:
+        keywords = component.keywords()
+        ids = sources[source].ids if source in sources else {}
+        for key in views:
+            found += _named(keywords, (*at, key), embedded, "view that a tower embeds")
+        found += _named(keywords, (*at, "scale"), recipe.scales, "scale")
+        found += _named(keywords, (*at, "id"), ids, f"id of data.{source}")
+        for part, nested in keywords.items():
+            if isinstance(nested, dict):
+                found += _named(nested, (*at, part, "id"), ids, f"id of data.{source}")
+    return found
+
+
+def _named(keywords: dict[str, Any], key: Key, known: Any, kind: str) -> list[tuple[Key, str, Any, str]]:
+    """A name, or a list of them, under the key's last part; a number or a schedule names nothing."""
+    value = keywords.get(str(key[-1]))
+    if isinstance(value, str):
+        return [(key, value, known, kind)]
+    names = enumerate(value) if isinstance(value, list) else ()
+    return [((*key, i), name, known, kind) for i, name in names if isinstance(name, str)]
+
+
+def _each_view_has_one_tower(recipe: Recipe, document: Document) -> None:
+    for view in recipe.views:
+        towers = [name for name, tower in recipe.towers.items() for v in tower.views if v == view]
+        if not towers:
+            there = f"Name it in towers.{listed(recipe.towers, 'or')}.views, or delete it."
+            _refuse(document, ("views", view), "no tower embeds this view.", there)
+        if len(towers) > 1:
+            what = f"the view {view!r} is embedded {len(towers)} times, by {listed(towers)}."
+            _refuse(document, ("towers", towers[-1], "views"), what, "Give it to one tower, once.")
+
+
+def _batch_divides(recipe: Recipe, document: Document) -> None:
+    workers, parts, batch = recipe.launch.workers, recipe.train.accumulation, recipe.train.batch
+    share = workers * parts
+    if batch % share:
+        near = [n for n in (batch // share * share, (batch // share + 1) * share) if n]
+        what = f"the global batch {batch} does not divide by launch.workers {workers} x train.accumulation {parts}."
+        _refuse(document, ("train", "batch"), what, f"The nearest that does: {listed(near, 'or')}.")
+
+
+def _refuse(document: Document, key: Key, what: str, remedy: str) -> NoReturn:
+    raise RecipeError(f"{document.origin(key)}: {dotted(key)}: {what}", remedy)
