@@ -20,8 +20,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
-import torch.multiprocessing  # noqa: F401  (teaches pipes to pass tensors through shared memory)
 
+from distpre.data.ship import receive, send
 from distpre.errors import DataError, DistpreError
 
 AHEAD = 2  # tasks a worker holds
@@ -86,7 +86,7 @@ class Workers:
                 self.note(f"data: {worker.stalled(self.stall_seconds)}")
                 told = True
         try:
-            sequence, result = worker.end.recv()
+            sequence, result = receive(worker.end)
         except (EOFError, OSError):
             self._again(number)
             return
@@ -105,8 +105,8 @@ class Workers:
         if self.deaths[sequence] == DEATHS:
             raise DataError(
                 f"data: {why}, {DEATHS} times over the same batch ({task}).",
-                "SIGBUS: /dev/shm is too small for the batches; SIGKILL: the machine is out of memory. Use fewer "
-                "data.workers, or look at the decoder of what it was reading.",
+                "SIGKILL: the machine is out of memory, use fewer data.workers; SIGSEGV: look at the decoder of what "
+                "it was reading.",
             )
         self.note(f"data: {why}; started again, nothing is lost")
         dead.close()
@@ -183,7 +183,7 @@ def _serve(end: Connection, work: Callable[[Any], Any], doing: Any, stack: int |
                 if os.getppid() != parent:
                     return
             sequence, task = end.recv()
-            end.send((sequence, _answer(work, task)))
+            send(end, (sequence, _answer(work, task)), parent)
     except (EOFError, OSError):  # the parent closed its end, or is gone
         return
 

@@ -59,7 +59,7 @@ def test_a_task_that_kills_every_worker_is_given_up_with_its_name():
             os.kill(os.getpid(), signal.SIGTERM)
         return task
 
-    with pytest.raises(DataError, match=r"ended with SIGTERM.*3 times over the same batch \(3\).*dev/shm"):
+    with pytest.raises(DataError, match=r"ended with SIGTERM.*3 times over the same batch \(3\).*out of memory"):
         made_by(deadly, range(6), 2)
 
 
