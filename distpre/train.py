@@ -1,6 +1,6 @@
 """The training loop. `python -m distpre.train RECIPE`, alone or under torchrun or srun; launch/ calls train() the same.
 
-    torchrun --nproc_per_node 4 -m distpre.train recipes/quickstart.yaml train.steps=200
+torchrun --nproc_per_node 4 -m distpre.train recipes/quickstart.yaml train.steps=200
 """
 
 from __future__ import annotations

@@ -64,3 +64,8 @@ def from_rank_zero(value: Any) -> Any:
 def wait_for_all() -> None:
     if world_size() > 1:
         dist.barrier()
+
+
+def ranks_a_node() -> int:
+    """Ranks on this node, as torchrun and the launcher say (LOCAL_WORLD_SIZE)."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
