@@ -17,10 +17,10 @@ are merged along the grid row, of columns along the grid column: maximum, then s
 
 Backward: with g the gradient of a loss by a row's three figures, h by a column's,
 
-    G_ij = g⁻_i p⁻_ij + g⁺_i p⁺_ij + gᵗ_i q_ij + (the same with h, over columns),    p_ij = exp(l_ij - log Σ_j exp(l_ij))
+    G_ij = g⁻_i p⁻_ij + g⁺_i p⁺_ij + gᵗ_i q_ij + (the same with h, over columns),    p_ij = exp(l_ij) / Σ_k exp(l_ik)
     dX = s·G Y        dY = s·Gᵀ X        ds = Σ_i <x_i, dX_i> / s        dβ = Σ_ij G_ij
 
-in a second sweep that computes each tile again (8·b·B·d FLOP in all; 6 where the tiles fit a budget and are kept). dX is
+in a second sweep that computes each tile again (8·b·B·d FLOP in all; 6 where the tiles fit a budget and stay). dX is
 reduce-scattered along the grid row and dY along the grid column. Own pairs (k, k) of one rank lie on that rank: where
 they are the only positives the sweep leaves them out and plain autograd finishes them in O(b·d).
 
@@ -45,6 +45,10 @@ SIMILARITIES = {
     "gated_subspace": "distpre.contrast.similarity:GatedSubspace",  # SimLAP
     "max_mean": "distpre.contrast.similarity:MaxMean",  # FILIP, SECLA
 }
-BANKS: dict[str, str] = {}
+BANKS = {
+    "queue": "distpre.contrast.banks:Queue",  # MoCo
+    "hard_mixing": "distpre.contrast.banks:HardMixing",  # MoCHi
+    "static": "distpre.contrast.banks:StaticBank",
+}
 
 __all__ = ["Block", "Contrast", "Direction", "contrast", "joined", "TARGETS", "SIMILARITIES", "BANKS"]

@@ -36,6 +36,7 @@ def contrast(
     within: Literal["batch", "rank", "sample"] = "batch",
     banks: Sequence[Block] = (),
     column_banks: Sequence[Block] = (),
+    private: Tensor | None = None,
     layout: str = "auto",
     keep_bytes: int = KEEP_BYTES,
 ) -> Contrast:
@@ -45,6 +46,7 @@ def contrast(
     both_ways: also each column over all rows. within: whose columns a row meets: everyone's, this rank's, or, with
     vectors (n, r, d) and (n, c, d), its own sample's; then results are (n, r) and (n, c) and nothing is gathered.
     banks, column_banks: more negatives for rows and for columns: each rank's shard, never gathered, no gradient.
+    private: (n, m, d) more negatives for each row alone, no gradient.
     layout: "auto" (the cost model of layout.choose), "RxC" or "ring". keep_bytes: logits are kept for the backward
     sweep where a rank's whole block takes no more, else computed again.
 
@@ -64,7 +66,29 @@ def contrast(
         by_row = _with_bank(by_row, rows, bank, scale, bias, job)
     for bank in column_banks:
         by_column = _with_bank(by_column, columns, bank, scale, bias, job)
+    if private is not None:
+        by_row = _merged(by_row, *_private(rows, private, scale, bias, similarity, kind), kind)
     return Contrast(by_row, by_column)
+
+
+def _private(
+    rows: Block, private: Tensor, scale: Tensor, bias: Tensor | None, similarity: Similarity, form: Form
+) -> tuple[Tensor, Tensor]:
+    """(n,) negatives and the hardest of them."""
+    kind = torch.promote_types(rows.vectors.dtype, torch.float32)
+    with torch.autocast(rows.vectors.device.type, enabled=False):
+        alike = similarity.tile(rows.vectors[:, None].to(kind), private.detach().to(kind))
+        logits = (scale * alike if bias is None else scale * alike + bias).squeeze(1)
+    logits = logits.masked_fill(~rows.there()[:, None], -torch.inf)
+    return form.total(logits, 1), logits.detach().amax(1)
+
+
+def _merged(direction: Direction, negatives: Tensor, hardest: Tensor, form: Form) -> Direction:
+    return replace(
+        direction,
+        negatives=form.join(direction.negatives, negatives),
+        hardest=torch.maximum(direction.hardest, hardest),
+    )
 
 
 def _laid(rows: Block, columns: Block, within: str, layout: str) -> layouts.Laid:
@@ -102,8 +126,4 @@ def _with_bank(
     across = layouts.laid(layouts.Plan.of(1, len(table)), table)
     rows = replace(rows, facts={})
     found, _ = sweep(Job(rows, columns, NoPair(), job.similarity, job.form, False, job.keep_bytes, across), scale, bias)
-    return replace(
-        direction,
-        negatives=job.form.join(direction.negatives, found.negatives),
-        hardest=torch.maximum(direction.hardest, found.hardest),
-    )
+    return _merged(direction, found.negatives, found.hardest, job.form)

@@ -50,7 +50,7 @@ class MaxMean:
         (x, real), (y, there) = _tokens(rows), _tokens(columns)
         each = (x.flatten(0, 1) @ y.flatten(0, 1).T).unflatten(1, y.shape[:2]).unflatten(0, x.shape[:2])
         best = each.masked_fill(~there, -1e30).amax(3)  # (r, t, c)
-        share = real / real.sum(1, keepdim=True).clamp(min=1)
+        share = real.to(x) / real.sum(1, keepdim=True).clamp(min=1)
         return (best * share[:, :, None]).sum(1)
 
 

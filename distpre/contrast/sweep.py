@@ -108,7 +108,7 @@ def _count(job: Job, tile: Tile, by_row: Sums, at: slice, by_column: Sums, to: s
 
 
 def _pull(job: Job, tile: Tile, by_row: Sums, g, at: slice, by_column: Sums, h, to: slice) -> Tensor:
-    """(r, c) derivative by the logit. g, h: gradients of the lines' negatives, positives and targets; h None: one way."""
+    """(r, c) derivative by the logit. g, h: gradients of the lines' three figures; h None: one way."""
 
     def part(name: str, logits: Tensor, figure: int) -> Tensor:
         column = (None, None) if h is None else (h[figure][to], getattr(by_column, name)[to])

@@ -4,5 +4,6 @@ Contents table: the name a recipe uses -> module:Class.
 """
 
 CONTENTS = {
-    "contrast": "distpre.objectives.contrast:Contrast",  # CLIP, NT-Xent, SupCon ...: the one global contrast
+    "contrast": "distpre.objectives.contrast:PairContrast",  # CLIP, SigLIP, InfoNCE, MoCo: two views
+    "in_modal": "distpre.objectives.in_modal:InModal",  # SimCLR, SupCon: views of one modality
 }

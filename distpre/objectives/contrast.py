@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any, Literal
 
-from distpre.contrast import Block, contrast
+import torch
+from torch import Tensor
+
+from distpre.contrast import Block, Contrast, Direction, contrast
+from distpre.contrast.banks import Bank
+from distpre.contrast.similarity import Dot, Similarity
 from distpre.contrast.targets import OwnPair, Targets
 from distpre.errors import RecipeError
 from distpre.runtime.group import total, world_size
@@ -12,12 +17,16 @@ from distpre.schedule import Schedule
 from distpre.types import Step, TermResult
 
 
-class Contrast:
-    """Softmax contrast of `rows` against every column of the global batch (CLIP, Radford et al. 2021, figure 3).
+class PairContrast:
+    """`rows` against every column of the global batch: softmax (CLIP, Radford et al. 2021, fig. 3) or sigmoid (SigLIP).
 
-    rows, columns: names of views. scale: a learned logit scale of the recipe's `scales`; or temperature: a number or
-    a schedule. targets: which pairs count. symmetric: mean of both directions, else rows only.
-    A sample of weight 0, or without one of the two views, is neither positive nor negative and counts in no mean.
+    rows, columns: names of views. scale: a learned logit scale of the recipe's `scales`, with its bias where it has
+    one; or temperature: a number or a schedule. targets: which pairs count. symmetric: mean of both directions, else
+    rows only. inside: several positives are summed within the logarithm, else the mean of their logarithms;
+    positives_below: positives are in the denominator too. within: whose columns a row meets. bank: more negatives for
+    the rows. facts: {fact of the targets: view of the batch that holds it}; ids are facts already.
+    layout: "auto", "RxC" or "ring". A sample of weight 0, or without one of the two views, is neither positive nor
+    negative and counts in no mean.
     """
 
     local = False
@@ -29,31 +38,88 @@ class Contrast:
         scale: str | None = None,
         temperature: Schedule | None = None,
         targets: Targets = OwnPair(),  # noqa: B008  (holds no state)
+        similarity: Similarity = Dot(),  # noqa: B008
+        form: Literal["softmax", "sigmoid"] = "softmax",
         symmetric: bool = True,
+        inside: bool = False,
+        positives_below: bool = True,
+        within: Literal["batch", "rank"] = "batch",
+        bank: Bank | None = None,
+        facts: dict[str, str] | None = None,
+        layout: str = "auto",
     ):
-        if (scale is None) == (temperature is None):
-            raise RecipeError("A contrast has `scale` (learned) or `temperature` (set): one of the two.")
-        self.rows, self.columns, self.scale, self.temperature = rows, columns, scale, temperature
-        self.targets, self.symmetric = targets, symmetric
+        self.rows, self.columns, self.scaling = rows, columns, Scaling(scale, temperature)
+        self.symmetric, self.bank, self.facts = symmetric, bank, facts or {}
+        self.asked = {"targets": targets, "similarity": similarity, "form": form, "within": within, "layout": layout}
+        self.loss = softmax_loss(inside, positives_below) if form == "softmax" else sigmoid_loss
 
     def __call__(self, step: Step) -> TermResult:
-        rows, columns = self._block(step, self.rows), self._block(step, self.columns)
-        scale = self._scale(step)
-        out = contrast(rows, columns, scale, targets=self.targets, both_ways=self.symmetric)
-        per_sample = (out.row_loss + out.column_loss) / 2 if self.symmetric else out.row_loss
-        weight = step.batch.weight * (rows.present & columns.present)
-        # The mean over ranks of what follows is the weighted mean over the global batch.
-        share = weight * world_size() / total(weight.sum()).clamp(min=1e-12)
-        log = {"scale": scale.detach().squeeze(), "row_hit": (share * out.row_hit).sum()}
+        rows, columns = block(step, self.rows, self.facts), block(step, self.columns, self.facts)
+        scale, bias = self.scaling.at(step)
+        asked: dict[str, Any] = dict(self.asked)
+        if self.bank:
+            asked |= {
+                "banks": [self.bank.columns(columns.vectors)],
+                "private": self.bank.private(rows.vectors, step.index),
+            }
+        out = contrast(rows, columns, scale, bias=bias, both_ways=self.symmetric, **asked)
+        if self.bank:
+            self.bank.push(columns.vectors, columns.there())
+        per_sample = self.loss(out.rows)
         if self.symmetric:
-            log["column_hit"] = (share * out.column_hit).sum()
-        return TermResult((share * per_sample).sum(), per_sample.detach(), log)
+            per_sample = (per_sample + self.loss(out.columns)) / 2
+        weight = step.batch.weight * (rows.there() & columns.there())
+        share = shared(weight)
+        return TermResult(
+            (share * per_sample).sum(),
+            per_sample.detach(),
+            {"scale": scale.detach().squeeze()} | figures(out, share, scale),
+        )
 
-    def _block(self, step: Step, view: str) -> Block:
-        return Block(step.student[view].vector, ids=step.batch.ids, present=step.batch.present_in(view))
 
-    def _scale(self, step: Step) -> torch.Tensor:
+class Scaling:
+    """What multiplies similarities: a learned scale of the recipe by name, or 1 / temperature."""
+
+    def __init__(self, scale: str | None, temperature: Schedule | None):
+        if (scale is None) == (temperature is None):
+            raise RecipeError("A contrast has `scale` (learned) or `temperature` (set): one of the two.")
+        self.scale, self.temperature = scale, temperature
+
+    def at(self, step: Step) -> tuple[Tensor, Tensor | None]:
+        """(scale [1], bias [1] or None) of this step."""
         if self.scale is not None:
-            return step.scales[self.scale]
-        like = step.student[self.rows].vector
-        return torch.full((1,), 1 / self.temperature.at(step.index, step.of), device=like.device)
+            return step.scales[self.scale], step.biases.get(self.scale)
+        return torch.full((1,), 1 / self.temperature.at(step.index, step.of), device=step.batch.weight.device), None
+
+
+def block(step: Step, view: str, facts: dict[str, str]) -> Block:
+    """A view's embeddings as one side of a contrast; ids, ordinal and the named views of the batch are its facts."""
+    known = step.batch.ids | {"ordinal": step.batch.ordinal}
+    known |= {fact: step.batch.views[name] for fact, name in facts.items()}
+    return Block(step.student[view].vector, known, step.batch.present_in(view))
+
+
+def shared(weight: Tensor) -> Tensor:
+    """(n,) what each sample counts: the mean over ranks of Σ share·x is the weighted mean over the global batch."""
+    return weight * world_size() / total(weight.sum()).clamp(min=1e-12)
+
+
+def softmax_loss(inside: bool, positives_below: bool) -> Any:
+    return lambda direction: direction.loss(inside=inside, positives_below=positives_below)
+
+
+def sigmoid_loss(direction: Direction) -> Tensor:
+    return torch.where(direction.told, direction.negatives + direction.positives, 0.0)
+
+
+def figures(out: Contrast, share: Tensor, scale: Tensor) -> dict[str, Tensor]:
+    """In-batch R@1 each way, and the similarity of the best positive and of the hardest negative."""
+
+    def mean(values: Tensor) -> Tensor:
+        return (share * values.masked_fill(values.isinf(), 0.0)).sum()
+
+    log = {"row_hit": mean(out.rows.hit)}
+    if out.columns is not None:
+        log["column_hit"] = mean(out.columns.hit)
+    scale = scale.detach()
+    return log | {"positive": mean(out.rows.best / scale), "hardest": mean(out.rows.hardest / scale)}

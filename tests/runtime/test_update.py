@@ -68,7 +68,7 @@ def plain_trace() -> tuple[list[float], dict[str, torch.Tensor]]:
 def engine_trace(zero: int, accumulation: int, dropout: float = 0.0, shares: list[int] | None = None):
     """What our engine does on this rank's slice of the same batches; rank 0 returns losses and weights."""
     from distpre.contrast.targets import OwnPair
-    from distpre.objectives.contrast import Contrast
+    from distpre.objectives.contrast import PairContrast
     from distpre.objectives.objective import Objective
     from distpre.runtime import group
     from distpre.runtime.engine import Engine, join_group
@@ -87,7 +87,7 @@ def engine_trace(zero: int, accumulation: int, dropout: float = 0.0, shares: lis
         betas=BETAS,
         eps=EPS,
     )
-    objective = Objective({"match": (Contrast("image", "text", scale="logit", targets=OwnPair()), Constant(1.0))})
+    objective = Objective({"match": (PairContrast("image", "text", scale="logit", targets=OwnPair()), Constant(1.0))})
     bounds = [0]
     for share in shares or [
         BATCH * (r + 1) // group.world_size() - BATCH * r // group.world_size() for r in range(group.world_size())

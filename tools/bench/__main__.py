@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHES = {"loader": "tools.bench.loader"}
+BENCHES = {"contrast": "tools.bench.contrast", "loader": "tools.bench.loader"}
 
 
 def main() -> int:
