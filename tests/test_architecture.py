@@ -27,7 +27,7 @@ ONLY_IN = {
     "ray": ("launch/",),
     "deepspeed": ("distpre/runtime/engine.py",),
     "webdataset": ("tools/",),
-    "torch.distributed": ("distpre/contrast/", "distpre/runtime/"),
+    "torch.distributed": ("distpre/contrast/", "distpre/runtime/", "tools/bench/"),
 }
 
 

@@ -50,9 +50,9 @@ class Sums:
         self.pull[at] = old * self.pull[at] + new * pull
         self.spread[at] = old * self.spread[at] + new * spread
 
-    def highest(self, name: str, at: slice, values: Tensor, dim: int) -> None:
+    def highest(self, name: str, at: slice, top: Tensor) -> None:
         known = getattr(self, name)
-        known[at] = torch.maximum(known[at], values.amax(dim))
+        known[at] = torch.maximum(known[at], top)
 
     def merge(self, axis: Axis, form: Form, tileless: bool) -> None:
         """The statistics of the whole line, on every rank of the axis."""

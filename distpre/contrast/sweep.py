@@ -94,30 +94,31 @@ def _shifted(to: slice, place: slice) -> slice:
 def _count(job: Job, tile: Tile, by_row: Sums, at: slice, by_column: Sums, to: slice) -> None:
     """Folds a tile into the statistics of its rows and of its columns."""
     sides = [(by_row, at, 1), (by_column, to, 0)][: 1 + job.both_ways]
-    for sums, place, dim in sides:
-        sums.highest("hardest", place, tile.negatives, dim)
-        if not job.tileless:
-            sums.highest("best", place, tile.logits.masked_fill(tile.positives == -torch.inf, -torch.inf), dim)
-            sums.highest("own", place, tile.own, dim)
-            sums.highest("rival", place, tile.rival, dim)
-            sums.weigh(place, tile.row_weight if dim else tile.column_weight, tile.logits, dim)
     for name in ("negatives",) if job.tileless else ("negatives", "positives"):
-        for (sums, place, _), new in zip(sides, job.form.sums(getattr(tile, name), job.both_ways), strict=False):
+        for (sums, place, _), new in zip(sides, getattr(tile, name).sums(job.both_ways), strict=False):
             known = getattr(sums, name)
             known[place] = job.form.join(known[place], new)
+    for (sums, place, dim), top in zip(sides, tile.negatives.tops(), strict=False):
+        sums.highest("hardest", place, top)
+        if not job.tileless:
+            positive = tile.logits.masked_fill(tile.positives.logits == -torch.inf, -torch.inf)
+            sums.highest("best", place, positive.amax(dim))
+            sums.highest("own", place, tile.own.amax(dim))
+            sums.highest("rival", place, tile.rival.amax(dim))
+            sums.weigh(place, tile.row_weight if dim else tile.column_weight, tile.logits, dim)
 
 
 def _pull(job: Job, tile: Tile, by_row: Sums, g, at: slice, by_column: Sums, h, to: slice) -> Tensor:
     """(r, c) derivative by the logit. g, h: gradients of the lines' three figures; h None: one way."""
 
-    def part(name: str, logits: Tensor, figure: int) -> Tensor:
+    def part(name: str, figure: int) -> Tensor:
         column = (None, None) if h is None else (h[figure][to], getattr(by_column, name)[to])
-        return job.form.pull(logits, g[figure][at], getattr(by_row, name)[at], *column)
+        return getattr(tile, name).pull(g[figure][at], getattr(by_row, name)[at], *column)
 
-    out = part("negatives", tile.negatives, 0)
+    out = part("negatives", 0)
     if job.tileless:
         return out
-    out += job.form.sign * part("positives", tile.positives, 1)
+    out += job.form.sign * part("positives", 1)
     out += g[2][at, None] * share(tile.row_weight, by_row.mass[at, None])
     if h is not None:
         out += h[2][to] * share(tile.column_weight, by_column.mass[to])

@@ -9,13 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distpre.contrast import fused
 from distpre.contrast.block import Block
 from distpre.contrast.forms import Form
+from distpre.contrast.fused import Fused
 from distpre.contrast.layout import Laid, Tensors
 from distpre.contrast.similarity import Dot, Similarity
 from distpre.contrast.targets import NoPair, OwnPair, Side, Targets
 
-TILE = (1024, 1024)  # rows and columns of a tile; its logits are held at once
+TILE = {"cpu": (1024, 1024), "cuda": (4096, 8192)}  # rows and columns of a tile; its logits are held at once
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,33 @@ class Job:
         return out
 
 
+class Dense(NamedTuple):
+    """Logits (r, c) of one kind, -inf elsewhere, as a form sees them; fused.Fused answers the same."""
+
+    logits: Tensor
+    form: Form
+
+    def sums(self, both: bool) -> tuple[Tensor, Tensor | None]:
+        return self.form.sums(self.logits, both)
+
+    def tops(self) -> tuple[Tensor, Tensor]:
+        """Highest logit of each row and of each column."""
+        return self.logits.amax(1), self.logits.amax(0)
+
+    def pull(self, g: Tensor, row: Tensor, h: Tensor | None, column: Tensor | None) -> Tensor:
+        return self.form.pull(self.logits, g, row, h, column)
+
+
 class Tile(NamedTuple):
-    """negatives: logits, -inf but at negatives. The rest None where the job is tileless.
+    """negatives: what the form needs of them. The rest None where the job is tileless.
 
     logits: -inf where removed. positives: sign * logits, -inf but at positives. row_, column_weight: log of the
     targets' weights; own and rival: the rows' at the own pair and elsewhere, before the rule removed any.
     """
 
-    negatives: Tensor
+    negatives: Dense | Fused
     logits: Tensor | None = None
-    positives: Tensor | None = None
+    positives: Dense | None = None
     row_weight: Tensor | None = None
     column_weight: Tensor | None = None
     own: Tensor | None = None
@@ -116,20 +135,19 @@ class Tiles:
     def of(self, place: slice, panel: Tensors) -> Iterator[tuple[slice, slice, Tile]]:
         """(rows of the rows axis, columns within the panel, tile); the tile's tensors may be overwritten."""
         columns = Part.of(panel, self.job.laid.counts[1])
-        for at in _cuts(len(self.rows), TILE[0]):
+        high, wide = TILE[columns.vectors.device.type]
+        for at in _cuts(len(self.rows), high):
             rows = self.rows[at]
             x = rows.vectors.to(self.kind)
             if self.job.linear:
                 x = x * self.scale
-            for to in _cuts(len(columns), TILE[1]):
-                part, name = columns[to], (at.start, place.start + to.start)
-                if name in self.kept:
-                    logits = self.kept[name].clone()
+            for to in _cuts(len(columns), wide):
+                part = columns[to]
+                if self.job.tileless and self.job.linear and fused.usable(x):
+                    yield at, to, Tile(self._fused(rows, part, at, to, place.start))
                 else:
-                    logits = self._logits(x, part.vectors.to(self.kind))
-                    if self.job.keeps:
-                        self.kept[name] = logits.clone()
-                yield at, to, self._tile(logits, rows, part, self._own_pairs(logits, at, to, place.start))
+                    logits = self._kept(at.start, place.start + to.start, x, part)
+                    yield at, to, self._tile(logits, rows, part, self._own_pairs(logits, at, to, place.start))
 
     def back(self, pull: Tensor, at: slice, y: Tensor, dx: Tensor, dy: Tensor | None) -> Tensor | float:
         """Adds the tile's part to dx[at] and dy (both before the scale where linear); returns the scale's, else 0."""
@@ -148,21 +166,53 @@ class Tiles:
             dy += more_y
         return (pull * alike.detach()).sum()
 
-    def _logits(self, x: Tensor, y: Tensor) -> Tensor:
-        logits = self.job.similarity.tile(x, y)
+    def _kept(self, row: int, column: int, x: Tensor, columns: Part) -> Tensor:
+        """Logits of a tile, from the first sweep where they were kept."""
+        if (row, column) in self.kept:
+            return self.kept[row, column].clone()
+        logits = self.job.similarity.tile(x, columns.vectors.to(self.kind))
         if not self.job.linear:
             logits = self.scale * logits
-        return logits if self.bias is None else logits.add_(self.bias)
+        if self.bias is not None:
+            logits.add_(self.bias)
+        if self.job.keeps:
+            self.kept[row, column] = logits.clone()
+        return logits
 
-    def _own_pairs(self, logits: Tensor, at: slice, to: slice, shift: int) -> Tensor:
-        """The part on the diagonal of this rank's rows by this rank's columns: a view."""
+    def _own(self, at: slice, to: slice, shift: int) -> tuple[slice, slice, int]:
+        """Rows and columns of the tile among this rank's own, and column - row of an own pair."""
         row, column = self.job.laid.layout.rows.mine, self.job.laid.layout.columns.mine
         top, bottom = max(at.start, row.start), min(at.stop, row.stop)
         left, right = max(to.start + shift, column.start), min(to.stop + shift, column.stop)
-        if top >= bottom or left >= right:
+        across = slice(left - shift - to.start, max(left, right) - shift - to.start)
+        offset = (column.start - shift - to.start) - (row.start - at.start)
+        return slice(top - at.start, max(top, bottom) - at.start), across, offset
+
+    def _own_pairs(self, logits: Tensor, at: slice, to: slice, shift: int) -> Tensor:
+        """The part on the diagonal of this rank's rows by this rank's columns: a view."""
+        rows, columns, offset = self._own(at, to, shift)
+        if rows.start == rows.stop or columns.start == columns.stop:
             return logits.new_empty(0)
-        inside = logits[top - at.start : bottom - at.start, left - shift - to.start : right - shift - to.start]
-        return inside.diagonal((top - row.start) - (left - column.start))
+        return logits[rows, columns].diagonal(rows.start + offset - columns.start)
+
+    def _fused(self, rows: Part, columns: Part, at: slice, to: slice, shift: int) -> Fused:
+        mine, across, offset = self._own(at, to, shift)
+        if not self.job.own_outside or across.start == across.stop:
+            mine = slice(0, 0)
+        sides = []
+        for part in (rows, columns):
+            more = self.scale.new_zeros(len(part)) if part.log_weight is None else part.log_weight.to(self.kind)
+            sides.append(more if part.gone is None else more.masked_fill(part.gone, -torch.inf))
+        if self.bias is not None:
+            sides[0] = sides[0] + self.bias
+        return Fused(
+            rows.vectors,
+            columns.vectors.to(rows.vectors.dtype),
+            self.scale,
+            *sides,
+            (mine.start, mine.stop, offset),
+            self.job.form,
+        )
 
     def _tile(self, logits: Tensor, rows: Part, columns: Part, own_pairs: Tensor) -> Tile:
         if rows.log_weight is not None:
@@ -173,7 +223,7 @@ class Tiles:
         if self.job.tileless:
             if self.job.own_outside:
                 own_pairs.fill_(-torch.inf)
-            return Tile(logits if gone is None else logits.masked_fill_(gone, -torch.inf))
+            return Tile(Dense(logits if gone is None else logits.masked_fill_(gone, -torch.inf), self.job.form))
         return self._ruled(logits, rows.side, columns.side, gone)
 
     def _ruled(self, logits: Tensor, rows: Side, columns: Side, gone: Tensor | None) -> Tile:
@@ -189,8 +239,9 @@ class Tiles:
         if gone is not None:
             logits, by_row, by_column = (x.masked_fill(gone, low) for x in (logits, by_row, by_column))
         positive = (by_row > low) | (by_column > low)
-        signed = (self.job.form.sign * logits).masked_fill(~positive, low)
-        return Tile(logits.masked_fill(positive, low), logits, signed, by_row, by_column, *tops)
+        negatives = Dense(logits.masked_fill(positive, low), self.job.form)
+        positives = Dense((self.job.form.sign * logits).masked_fill(~positive, low), self.job.form)
+        return Tile(negatives, logits, positives, by_row, by_column, *tops)
 
 
 def _cuts(n: int, size: int) -> Iterator[slice]:

@@ -11,8 +11,8 @@ from distpre.recipe.resolve import faults, schedule_faults
 from distpre.recipe.schema import Component, Recipe
 
 # Keywords that name views: of a term, of an evaluator.
-_OF_TERMS = ("rows", "columns", "of")
-_OF_TABLES = (*_OF_TERMS, "view", "views", "image", "text")
+_OF_TERMS = ("rows", "columns", "views", "of")
+_OF_TABLES = (*_OF_TERMS, "view", "image", "text")
 
 
 def check(recipe: Recipe, document: Document) -> None:
@@ -89,12 +89,18 @@ def _named(keywords: dict[str, Any], key: Key, known: Any, kind: str) -> list[tu
 def _each_view_has_one_tower(recipe: Recipe, document: Document) -> None:
     for view in recipe.views:
         towers = [name for name, tower in recipe.towers.items() for v in tower.views if v == view]
-        if not towers:
+        if not towers and view not in _facts(recipe):
             there = f"Name it in towers.{listed(recipe.towers, 'or')}.views, or delete it."
             _refuse(document, ("views", view), "no tower embeds this view.", there)
         if len(towers) > 1:
             what = f"the view {view!r} is embedded {len(towers)} times, by {listed(towers)}."
             _refuse(document, ("towers", towers[-1], "views"), what, "Give it to one tower, once.")
+
+
+def _facts(recipe: Recipe) -> set[str]:
+    """Views that a term reads as they are."""
+    terms = (term.component.keywords().get("facts") for term in recipe.objective.values())
+    return {view for facts in terms if isinstance(facts, dict) for view in facts.values()}
 
 
 def _batch_divides(recipe: Recipe, document: Document) -> None:

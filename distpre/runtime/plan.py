@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from distpre.contrast.layout import Plan, choose
+from distpre.contrast.primitive import HELD_BYTES
 from distpre.data.manifest import existing
 from distpre.data.shards import expand, stamp
-from distpre.errors import DataError
+from distpre.errors import DataError, RecipeError
 from distpre.recipe import Recipe
 from distpre.runtime import build
 from distpre.towers.model import Model
@@ -27,9 +29,10 @@ def plan(recipe: Recipe) -> str:
     workers, train, evaluate = recipe.launch.workers, recipe.train, recipe.evaluate
     rows = train.batch // workers
     weights = 4 * _count(model)
-    columns = [term.component.keywords().get("columns") for term in recipe.objective.values()]
-    contrasts = [_contrast_bytes(recipe, model, view) for view in columns if view in model.tower_of]
-    held, embeddings = sum(h for h, _ in contrasts), sum(e for _, e in contrasts)
+    contrasts = layouts(recipe, model, workers)
+    vector = {name: 4 * width for name, (_, _, width) in contrasts.items()}
+    held = sum(2 * laid.held * n * vector[name] for name, (laid, n, _) in contrasts.items())
+    embeddings = sum(laid.received * n * vector[name] for name, (laid, n, _) in contrasts.items())
     exchange = _exchanged(weights, train.zero, workers, train.accumulation)
     each = f"{workers:,} x {rows:,} samples a worker"
     if train.accumulation > 1:
@@ -41,6 +44,7 @@ def plan(recipe: Recipe) -> str:
         ("commit", f"every {train.commit_every:,} steps, the last {train.keep} kept"),
         ("evaluate", f"every {evaluate.every:,} steps on data.{evaluate.data}" if evaluate else "never"),
         *((f"tower {name}", _parameters(tower)) for name, tower in model.towers.items()),
+        *((f"contrast {name}", str(laid)) for name, (laid, _, _) in contrasts.items()),
         ("precision", f"{train.precision}, ZeRO stage {train.zero}"),
         ("memory a worker", _memory(weights, train.zero, workers, held)),
         ("moved a step", f"{_bytes(exchange)} of weights and gradients, 2 x {_bytes(embeddings)} of embeddings"),
@@ -79,11 +83,22 @@ def _exchanged(weights: int, zero: int, workers: int, parts: int) -> float:
     return weights * rounds * (workers - 1) / workers
 
 
-def _contrast_bytes(recipe: Recipe, model: Model, columns: str) -> tuple[int, int]:
-    """Of a term with these columns: (held by a worker, received by it each way). Columns travel, rows stay."""
-    width, batch = model.towers[model.tower_of[columns]].width, recipe.train.batch
-    rows = batch // recipe.launch.workers
-    return 2 * (rows + batch) * width * 4, (batch - rows) * width * 4
+def layouts(recipe: Recipe, model: Model, node: int) -> dict[str, tuple[Plan, int, int]]:
+    """{term: (layout, rows of a rank, width)} of the recipe's contrasts; node: ranks on a node. Raises RecipeError."""
+    out = {}
+    for name, term in recipe.objective.items():
+        said = term.component.keywords()
+        views = said.get("views") or [said.get("rows")]
+        if said.get("within") == "rank" or not all(view in model.tower_of for view in views):
+            continue
+        rows = recipe.train.batch // recipe.launch.workers * len(views)
+        width, wanted = model.towers[model.tower_of[views[0]]].width, said.get("layout", "auto")
+        try:
+            laid = choose(recipe.launch.workers, rows, width, node=node, memory=HELD_BYTES, wanted=wanted)
+        except ValueError as e:
+            raise RecipeError(f"objective.{name}: {e}.", "Name one of those, or leave it out: auto.") from e
+        out[name] = laid, rows, width
+    return out
 
 
 def _epochs(recipe: Recipe) -> str:

@@ -16,6 +16,7 @@ from distpre.recipe import Recipe
 from distpre.runtime import build, commit, group
 from distpre.runtime.evaluation import Evaluation, record
 from distpre.runtime.folder import RunFolder
+from distpre.runtime.plan import layouts
 from distpre.runtime.report import Reporter
 from distpre.types import Batch
 
@@ -54,6 +55,8 @@ class Run:
         self.step = self.evaluated = self.committed = self._resume()
         if group.rank() == 0:
             self.reporter = Reporter(self.recipe.run.dir, self.step)
+        for name, (laid, _, _) in layouts(self.recipe, self.engine.wrapped, group.ranks_a_node()).items():
+            self.note(f"contrast {name} of {group.world_size()} ranks as {laid}")
         self.meter = Meter(self.recipe.train.batch, self.recipe.train.steps, self.step)
 
     def _resume(self) -> int:

@@ -35,8 +35,9 @@ class LogitScale(nn.Module):
 class Model(nn.Module):
     """forward({view: (b, ...)}) -> ({view: (vector (b, d), taps)}, {scale: ([1],) or ([1], [1])}).
 
-    Views may be a part of those in the recipe (an evaluator embeds captions alone). With precision "bf16" matrix
-    products run in bfloat16 over fp32 parameters (torch.autocast), so that no ZeRO stage rounds differently.
+    Views may be a part of those in the recipe (an evaluator embeds captions alone); those of no tower are passed over.
+    With precision "bf16" matrix products run in bfloat16 over fp32 parameters (torch.autocast), so that no ZeRO stage
+    rounds differently.
     """
 
     def __init__(self, towers: dict[str, Tower], views: dict[str, str], scales: dict[str, LogitScale], precision: str):
@@ -48,7 +49,7 @@ class Model(nn.Module):
 
     def forward(self, views: dict[str, Tensor | Padded]) -> tuple[dict, dict]:
         with self._autocast(views):
-            embedded = {view: self.towers[self.tower_of[view]](x) for view, x in views.items()}
+            embedded = {view: self.towers[self.tower_of[view]](x) for view, x in views.items() if view in self.tower_of}
         return embedded, {name: scale() for name, scale in self.scales.items()}
 
     def _autocast(self, views: dict) -> contextlib.AbstractContextManager:

@@ -15,7 +15,7 @@ from tests import dense
 
 @dataclass(frozen=True)
 class Form:
-    """ask: keywords of contrast(); pairs(facts, n, present) of the oracle; kind of its loss; extras: bias, log-weights."""
+    """pairs(facts, n, present): the oracle's; kind of its loss; ask: more keywords of contrast()."""
 
     pairs: Callable[..., dense.Pairs]
     targets: Any = targets.OwnPair()

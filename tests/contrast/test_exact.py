@@ -1,4 +1,4 @@
-"""The contrast on real gloo processes against the float64 oracle of the whole batch: every form, layout and gradient."""
+"""The contrast on real gloo processes against the whole batch's float64 oracle: every form, layout and gradient."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def on_ranks(
     rank = dist.get_rank()
     mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
     case = Case.make(seed, sum(sizes), 9.0, dtype)
-    tiles.TILE = (tile, tile + 1)
+    tiles.TILE = {"cpu": (tile, tile + 1)}
     return {(f, way): found(f, case, mine, layout=way, keep_bytes=keep) for f in names for way in layouts}
 
 
@@ -75,7 +75,7 @@ def test_any_sizes_tile_layout_and_budget_on_any_ranks(data):
 )
 def test_any_size_scale_tile_and_budget_on_one_process(name, seed, size, scale, tile, keep):
     case, before = Case.make(seed, size, scale, torch.float64), tiles.TILE
-    tiles.TILE = (tile, 21 - tile)
+    tiles.TILE = {"cpu": (tile, 21 - tile)}
     try:
         assert_exact(name, [found(name, case, slice(None), keep_bytes=keep)], expected(name, case), case)
     finally:

@@ -46,7 +46,7 @@ def on_ranks(kind: str, sizes: list[int], layout: str):
     mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
     x, y = (vectors(kind, sum(sizes), seed)[mine].requires_grad_() for seed in (1, 2))
     s = torch.tensor([3.0], dtype=torch.float64, requires_grad=True)
-    tiles.TILE = (2, 3)
+    tiles.TILE = {"cpu": (2, 3)}
     out = contrast(Block(x), Block(y), s, similarity=KINDS[kind][0], layout=layout)
     loss = out.rows.loss().sum() + 2 * out.columns.loss().sum()
     return [loss.detach(), *torch.autograd.grad(loss, [x, y, s])]

@@ -49,7 +49,9 @@ def test_memory_is_the_sum_of_its_parts():
 def test_a_worker_receives_the_columns_of_the_others_and_rounds_of_weights():
     overrides = ("launch.workers=4", "train.batch=4096", "train.accumulation=2")
     said = [figures(*overrides, f"train.zero={stage}") for stage in range(4)]
-    assert {line["moved a step"].split(", ")[1] for line in said} == {"2 x 768.0 KiB of embeddings"}
+    assert {line["moved a step"].split(", ")[1] for line in said} == {"2 x 512.0 KiB of embeddings"}
+    assert all(line["contrast match"].startswith("2x2: 2 x b x d received") for line in said)
+    assert figures(*overrides, "objective.match.layout=ring")["moved a step"].endswith("2 x 768.0 KiB of embeddings")
     moved = [mib(line["moved a step"], r"^([\d.]+) (\w+)") for line in said]
     assert [round(2 * m / moved[0], 1) for m in moved] == [2, 2, 3, 8]
     assert figures("launch.workers=1")["moved a step"].startswith("0 B of weights and gradients, 2 x 0 B")

@@ -1,12 +1,12 @@
-"""The global contrast: ours in each layout and open_clip's local loss with gather_with_grad, in turn, on the same batch.
+"""The global contrast: ours in each layout and open_clip's local loss with gather_with_grad, in turn, on one batch.
 
     python -m tools.bench contrast --ranks 4 --batch 4096 --dim 512 [--rounds 3] [--json FILE] [--require]
     python -m tools.bench contrast --per-rank-memory N b d
 
-Every contestant runs forward and backward on the same unit vectors, one thread a rank, over gloo on this machine. Time
-is the slowest rank's; memory the highest resident size above the inputs, of one pass in processes of its own, on --ranks
-and on twice as many; bytes are counted at the collectives, for N = 16 and 64 over a group that moves nothing. The
-floor is 8·b·B·d FLOP at the rate of this machine's own matrix product with all ranks at work.
+Every contestant runs forward and backward on the same unit vectors, one thread a rank, over gloo on this machine.
+Time is the slowest rank's; memory the highest resident size above the inputs, of one pass in processes of its own, on
+--ranks and on twice as many; bytes are counted at the collectives, over a group that moves nothing. The floor is
+8·b·B·d FLOP at the rate of this machine's own matrix product with all ranks at work.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _timed(names: list[str], b: int, d: int, rounds: int) -> dict[str, list[floa
 
 
 def _product(b: int, d: int) -> float:
-    """Seconds that 8·b·B·d FLOP take at the rate of one of the sweep's three products, measured on an eighth of them."""
+    """Seconds that 8·b·B·d FLOP take at the rate of the sweep's own product, measured on an eighth of them."""
     x, y = torch.randn(1024, d), torch.randn(d, 1024)
     out = torch.empty(1024, 1024)
     repeats = max(1, b * b * dist.get_world_size() // 2**20 // 2)
