@@ -64,7 +64,7 @@ def test_a_number_without_a_point_in_its_exponent_is_a_number():
 
 def test_components_are_built_with_the_components_inside_them():
     term = build(load(QUICKSTART).objective["match"].component, "term")
-    assert type(term).__name__ == "PairContrast" and term.targets.id == "caption"
+    assert type(term).__name__ == "PairContrast" and term.asked["targets"].id == "caption"
 
 
 def write(tmp_path, change=lambda data: None) -> str:

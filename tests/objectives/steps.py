@@ -1,0 +1,60 @@
+"""A step of random embeddings for terms: the whole global batch, or one rank's part of it."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from distpre.types import Batch, Embedding, Step
+
+
+def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None), seed: int = 0) -> Step:
+    """Unit vectors (n, 4) a view, wanting gradients; a scale "s" with a bias; id "class". part: this rank's samples."""
+    g = torch.Generator().manual_seed(seed + index)
+    vectors = {v: F.normalize(torch.randn(n, 4, generator=g, dtype=torch.float64), dim=1) for v in views}
+    present = {v: (torch.rand(n, generator=g) > 0.2)[part] for v in views}
+    labels = torch.rand(n, 3, generator=g, dtype=torch.float64)
+    batch = Batch(
+        {"labels": labels[part]},
+        {"class": torch.randint(max(1, n // 3), (n,), generator=g)[part]},
+        torch.arange(n)[part],
+        torch.ones(n, dtype=torch.float64)[part],
+        present,
+    )
+    student = {v: Embedding(x[part].clone().requires_grad_()) for v, x in vectors.items()}
+    scale, bias = (torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (6.0, -2.0))
+    return Step(batch, student, {"s": scale}, {"s": bias}, index, 10)
+
+
+def gradients(term, step: Step) -> dict[str, torch.Tensor]:
+    """The term's loss and its gradients by every view, the scale and the bias (zeros where it has none)."""
+    leaves = {v: e.vector for v, e in step.student.items()} | {"scale": step.scales["s"], "bias": step.biases["s"]}
+    loss = term(step).loss
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    zeros = [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves.values(), strict=True)]
+    return {"loss": loss.detach()} | dict(zip(leaves, zeros, strict=True))
+
+
+def shared_out(make, n: int, views: list[str], steps: int = 1) -> list[dict[str, torch.Tensor]]:
+    """On a rank: gradients of make()'s term on this rank's uneven part of each step."""
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    bounds = [0, *(n * (r + 1) // world - (r + 1 < world) for r in range(world))]
+    term = make()
+    return [gradients(term, step(n, views, index=i, part=slice(bounds[rank], bounds[rank + 1]))) for i in range(steps)]
+
+
+def assert_same_at_any_world(make, views: list[str], world: int, *, n: int = 11, steps: int = 1) -> None:
+    """One line for every term: the mean over ranks of loss and gradients is the single process's."""
+    from tests.ranks import ranks
+
+    term = make()
+    alone = [gradients(term, step(n, views, index=i)) for i in range(steps)]
+    every = ranks(world).run(shared_out, make, n, views, steps)
+    for i, whole in enumerate(alone):
+        for name, value in whole.items():
+            parts = [rank[i][name] for rank in every]
+            together = torch.cat(parts) / world if name in views else sum(parts) / world
+            torch.testing.assert_close(together, value, rtol=1e-10, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")

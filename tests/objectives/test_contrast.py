@@ -1,0 +1,96 @@
+"""The contrastive terms: world-size invariance in one line each, and each form by its formula on a small batch."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from distpre.contrast.banks import HardMixing, Queue
+from distpre.contrast.targets import LabelSimilarity, OtherView, SameId
+from distpre.errors import RecipeError
+from distpre.objectives.contrast import PairContrast
+from distpre.objectives.in_modal import InModal
+from distpre.schedule import Constant
+from tests.objectives.steps import assert_same_at_any_world, gradients, step
+
+
+def queued():
+    return PairContrast("a", "b", scale="s", bank=Queue(14))
+
+
+def mixing():
+    return PairContrast("a", "b", scale="s", symmetric=False, bank=HardMixing(16, hardest=4, pairs=5, with_row=2))
+
+
+TERMS = {
+    "clip": partial(PairContrast, "a", "b", scale="s"),
+    "siglip": partial(PairContrast, "a", "b", scale="s", form="sigmoid", symmetric=False),
+    "supcon": partial(PairContrast, "a", "b", temperature=Constant(0.2), targets=SameId("class")),
+    "inside": partial(PairContrast, "a", "b", scale="s", targets=SameId("class"), inside=True, positives_below=False),
+    "labels": partial(PairContrast, "a", "b", scale="s", targets=LabelSimilarity("tags"), facts={"tags": "labels"}),
+    "queue": queued,
+    "mochi": mixing,
+    "nt_xent": partial(InModal, ["a", "b", "c"], scale="s"),
+    "nt_xent_supcon": partial(InModal, ["a", "b"], temperature=Constant(0.1), targets=OtherView("class")),
+}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("term", TERMS)
+def test_loss_and_gradients_are_the_same_at_any_number_of_ranks(term):
+    assert_same_at_any_world(TERMS[term], ["a", "b", "c"], 3, steps=3)
+
+
+def there(s, *views):
+    return torch.stack([s.batch.present_in(v) for v in views]).all(0)
+
+
+def test_siglip_is_the_mean_over_rows_of_a_logistic_loss_of_every_pair():
+    s = step(9, ["a", "b"])
+    at = there(s, "a", "b")
+    logits = s.scales["s"] * s.student["a"].vector[at] @ s.student["b"].vector[at].T + s.biases["s"]
+    loss = -F.logsigmoid((2 * torch.eye(len(logits)) - 1) * logits).sum(1).mean()
+    ours = gradients(TERMS["siglip"](), s)
+    # a row whose partner is absent still meets others as a negative: cut both out, as the formula above does
+    s.batch.present["a"][:] = s.batch.present["b"][:] = at
+    ours = gradients(TERMS["siglip"](), s)
+    torch.testing.assert_close(ours["loss"], loss.detach())
+    theirs = torch.autograd.grad(loss, [s.scales["s"], s.biases["s"]])
+    torch.testing.assert_close([ours["scale"], ours["bias"]], list(theirs))
+
+
+def test_nt_xent_by_its_formula():
+    s = step(5, ["a", "b"])
+    for view in ("a", "b"):
+        s.batch.present[view][:] = True
+    z = torch.cat([s.student["a"].vector, s.student["b"].vector])
+    logits = (s.scales["s"] * z @ z.T).masked_fill(torch.eye(10, dtype=torch.bool), -torch.inf)
+    loss = F.cross_entropy(logits, torch.arange(10).roll(5))
+    ours = gradients(InModal(["a", "b"], scale="s"), s)
+    theirs = torch.autograd.grad(loss, [s.student["a"].vector, s.student["b"].vector, s.scales["s"]])
+    torch.testing.assert_close([ours["loss"], ours["a"], ours["b"], ours["scale"]], [loss.detach(), *theirs])
+
+
+def test_a_queues_columns_of_earlier_steps_are_negatives_of_this_one():
+    term, first, second = queued(), step(5, ["a", "b"]), step(5, ["a", "b"], index=1)
+    for s in (first, second):
+        s.batch.present["a"][:] = s.batch.present["b"][:] = True
+    term(first)
+    logits = (
+        second.scales["s"]
+        * second.student["a"].vector
+        @ torch.cat([second.student["b"].vector, first.student["b"].vector]).T
+    )
+    other = second.scales["s"] * second.student["b"].vector @ second.student["a"].vector.T
+    expect = (
+        F.cross_entropy(logits + second.biases["s"], torch.arange(5)) + F.cross_entropy(other, torch.arange(5))
+    ) / 2
+    torch.testing.assert_close(term(second).loss, expect)
+
+
+def test_either_a_scale_or_a_temperature():
+    with pytest.raises(RecipeError, match="one of the two"):
+        PairContrast("a", "b")
