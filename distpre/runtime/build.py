@@ -15,6 +15,7 @@ from distpre.recipe.resolve import build, schedule
 from distpre.runtime import group
 from distpre.runtime.engine import Engine
 from distpre.towers.model import LogitScale, Model
+from distpre.towers.teachers import Teacher
 from distpre.towers.tower import Tower
 from distpre.views.pipeline import View
 
@@ -28,7 +29,16 @@ def model(recipe: Recipe) -> Model:
     }
     tower_of = {view: name for name, spec in recipe.towers.items() for view in spec.views}
     scales = {name: LogitScale(s.start, s.max, s.bias, s.learn) for name, s in recipe.scales.items()}
-    return Model(towers, tower_of, scales, recipe.train.precision)
+    return Model(towers, tower_of, scales, recipe.train.precision, teachers(recipe, towers))
+
+
+def teachers(recipe: Recipe, towers: dict[str, Tower]) -> dict[str, Teacher]:
+    """Copies of the towers; Teaching.begin gives them their weights."""
+    made = {name: build(component, "teacher") for name, component in recipe.teachers.items()}
+    return {
+        name: Teacher(teaching, {k: v for k, v in towers.items() if teaching.of is None or k in teaching.of})
+        for name, teaching in made.items()
+    }
 
 
 def engine(recipe: Recipe, model: Model) -> Engine:

@@ -27,12 +27,12 @@ class FrozenTowers:
     @torch.no_grad()
     def batch(self, batch: Batch, *views: str) -> dict[str, Tensor]:
         there = batch.to(self.device).views
-        embedded, _ = self.model({view: there[view] for view in views})
+        embedded, _ = self.model({view: there[view.rpartition(".")[2]] for view in views})
         return {view: vector for view, (vector, _) in embedded.items()}
 
     @torch.no_grad()
     def values(self, view: str, values: list[Any]) -> Tensor:
-        made = [self.views[view].evaluation(value) for value in values]
+        made = [self.views[view.rpartition(".")[2]].evaluation(value) for value in values]
         parts = [collate(made[i : i + self.chunk]) for i in range(0, len(made), self.chunk)]
         return torch.cat([self.model({view: part.to(self.device)})[0][view][0] for part in parts])
 
