@@ -15,7 +15,11 @@ from distpre.recipe.schema import DataSpec, Recipe, SourceSpec
 
 _A_SOURCE = "sources by name, each with shards, fields and ids"
 _SEAMS = {"prepare": "prepare", "ops": "op", "eval_ops": "op", "encoder": "encoder", "head": "head"}
-_SEAMS |= {"objective": "term", "tables": "evaluator", "teachers": "teacher"}  # key of the frame -> seam of the components in it
+_SEAMS |= {
+    "objective": "term",
+    "tables": "evaluator",
+    "teachers": "teacher",
+}  # key of the frame -> seam of the components in it
 
 
 def validated(document: Document) -> Recipe:

@@ -50,6 +50,12 @@ def stages(recipe: Recipe, document: Document | None = None) -> list[Stage]:
             mine.set(key, value, origin)
         its = validated(mine)
         check(its, mine)
+        if found and not spec.restart and _optimised(its) != _optimised(found[-1][-1]):
+            what = (
+                f"{origins.origin(('stages', number, 'restart'))}: stages.{number}.restart: the optimiser cannot go on,"
+            )
+            what += " because the stage changes teachers, train.freeze or train.zero."
+            raise RecipeError(what, "Leave `restart` out, or keep those of the stage before.")
         found.append((spec.name, spec.restart, its))
     total = sum(its.train.steps for *_, its in found)
     made, first = [], 0
@@ -59,11 +65,6 @@ def stages(recipe: Recipe, document: Document | None = None) -> list[Stage]:
         made.append(Stage(number, name, its, first, last, restart, begins, of))
         first = last
     return made
-
-
-def next_stage(all_: list[Stage], step: int) -> Stage:
-    """The one that goes on from a commit of `step`; the last, when it is done."""
-    return next((stage for stage in all_ if step < stage.last), all_[-1])
 
 
 def stage_of(recipe: Recipe, step: int) -> Stage:
@@ -80,3 +81,8 @@ def _check_names(recipe: Recipe, origins: Document) -> None:
             raise RecipeError(what, "It names files: letters, digits, - and _.")
         if name in names[:number]:
             raise RecipeError(f"{origin}: stages.{number}.name: {name!r} is given twice.", "Give each its own name.")
+
+
+def _optimised(recipe: Recipe) -> tuple:
+    """What must be the same for one stage's optimiser state to be another's."""
+    return sorted(recipe.train.freeze), recipe.train.zero, recipe.teachers

@@ -138,11 +138,12 @@ class Engine:
 
     @torch.no_grad()
     def assign(self, weights: dict[str, Tensor]) -> None:
-        """Sets untrained weights, by name, under any ZeRO stage; every rank calls it with the same."""
-        named = dict(self.model.named_parameters())
+        """Sets weights that no optimiser holds, by name, under any ZeRO stage; every rank calls it with the same."""
+        named = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
         for name, value in weights.items():
-            with deepspeed.zero.GatheredParameters([named[name]], modifier_rank=0, enabled=self.zero == 3):
-                if self.zero < 3 or group.rank() == 0:
+            divided = self.zero == 3 and isinstance(named[name], nn.Parameter)
+            with deepspeed.zero.GatheredParameters([named[name]], modifier_rank=0, enabled=divided):
+                if not divided or group.rank() == 0:
                     named[name].copy_(value)
 
     def figures(self) -> dict[str, float]:

@@ -110,6 +110,10 @@ class Teacher(nn.ModuleDict):
     def train(self, mode: bool = True) -> Teacher:
         return super().train(False)
 
+    def copy_from(self, towers: nn.ModuleDict) -> None:
+        for name, tower in self.items():
+            tower.load_state_dict(towers[name].state_dict())
+
     def pairs(self, towers: nn.ModuleDict) -> Iterator[tuple[Tensor, Tensor]]:
         """(teacher's, student's) parameter, in one order on every rank."""
         for name, tower in self.items():
@@ -122,6 +126,13 @@ class Teacher(nn.ModuleDict):
     def holder(self) -> nn.Module:
         """A module whose state dict names the weights as a Model names its own towers'."""
         return nn.ModuleDict({"towers": self})
+
+
+def previous_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of a whole model's weights, the student's under the names that they have in teachers which do not last."""
+    fresh = {name for name, teacher in model.teachers.items() if not teacher.teaching.lasting}
+    names = [name for name in model.state_dict() if name.split(".")[0] == "teachers" and name.split(".")[1] in fresh]
+    return {name: weights[f"towers.{name.split('.', 2)[2]}"] for name in names}
 
 
 def weights_file(path: str | Path) -> Path:

@@ -1,4 +1,3 @@
-
 from distpre.data.source import Source
 from tests.data.tars import FIELDS, IDS, numbered
 from tools.reshard import main
