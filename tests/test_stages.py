@@ -14,7 +14,7 @@ from tests.ranks import ranks
 RECIPE = str(Path(__file__).parents[1] / "recipes/continual/digits.yaml") + ":small"
 
 
-def trained(folder: str, run_dir: str, stop_at: int | None = None, zero: int = 1) -> dict:
+def trained(folder: str, run_dir: str, stop_at: int | None = None) -> dict:
     """Trains to the end, or until it is stopped after a step."""
     from distpre.recipe import load, prepare
     from distpre.runtime.engine import join_group
@@ -22,7 +22,7 @@ def trained(folder: str, run_dir: str, stop_at: int | None = None, zero: int = 1
     from distpre.train import train
 
     os.chdir(folder)
-    words = [f"run.dir={run_dir}", "train.log_every=1", "data.workers=0", f"train.zero={zero}"]
+    words = [f"run.dir={run_dir}", "train.log_every=1", "data.workers=0", "train.zero=3"]
     recipe = load(RECIPE, [*words, f"launch.workers={os.environ['WORLD_SIZE']}"])
     if os.environ["RANK"] == "0":
         prepare(recipe, print)
@@ -61,14 +61,13 @@ def test_a_run_broken_off_in_its_stages_is_the_unbroken_one_bit_for_bit(tmp_path
     assert set(domains[0][-1]["angles"]["rest/image"]) == {"self_since_stage", "cross_since_stage"}
     assert domains[0][-1]["angles"]["zero_one/image"]["cross_since_learned"] > 0
     assert (whole / "stages/matrix.png").stat().st_size > 5000
+    begins_with_the_weights_before_and_holds_what_it_freezes(whole)
 
 
-@pytest.mark.cluster
-def test_a_stage_begins_with_the_weights_of_the_stage_before_and_holds_what_it_freezes(tmp_path):
+def begins_with_the_weights_before_and_holds_what_it_freezes(run: Path) -> None:
     from safetensors.torch import load_file
 
-    assert ranks(1).run(trained, str(tmp_path), "run", None, 3)[0]["status"] == "finished"
-    ends = [load_file(next((tmp_path / "run/stages").glob(f"{i}-*[a-z].safetensors"))) for i in (0, 1, 2)]
+    ends = [load_file(run / f"stages/{name}.safetensors") for name in ("0-zero_one", "1-two_three", "2-rest")]
     name = "towers.image.encoder.visual.proj"
     assert torch.equal(ends[1][f"teachers.old.{name[7:]}"], ends[0][name])
     assert not torch.equal(ends[1][name], ends[0][name])

@@ -117,6 +117,8 @@ class Domains:
         Returns the record of the domains, None where the recipe names none; every rank calls it.
         """
         record = self._record(self.stage.name, step, records)
+        if group.rank() == 0:
+            Path(self.run_dir, "stages").mkdir(exist_ok=True)
         self._herd()
         if group.rank() == 0:
             kept = path_of(self.run_dir, self.stage, ".safetensors")
@@ -198,9 +200,7 @@ class Domains:
             self.towers.model.train()
             loader.close()
         if group.rank() == 0:
-            path = path_of(self.run_dir, self.stage, ".replay.npy")
-            path.parent.mkdir(exist_ok=True)
-            np.save(path, ordinals[herded(rows.numpy(), size)])
+            np.save(path_of(self.run_dir, self.stage, ".replay.npy"), ordinals[herded(rows.numpy(), size)])
 
     def _once(self, loader):
         for batch in loader.once():

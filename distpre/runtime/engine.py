@@ -138,13 +138,18 @@ class Engine:
 
     @torch.no_grad()
     def assign(self, weights: dict[str, Tensor]) -> None:
-        """Sets weights that no optimiser holds, by name, under any ZeRO stage; every rank calls it with the same."""
+        """Sets weights that no optimiser holds, by name, under any ZeRO stage; every rank calls it with the same.
+
+        Under ZeRO-3 each rank writes its own part (gathering to write upsets DeepSpeed's record of what comes next).
+        """
         named = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
         for name, value in weights.items():
-            divided = self.zero == 3 and isinstance(named[name], nn.Parameter)
-            with deepspeed.zero.GatheredParameters([named[name]], modifier_rank=0, enabled=divided):
-                if not divided or group.rank() == 0:
-                    named[name].copy_(value)
+            mine = getattr(named[name], "ds_tensor", None)
+            if mine is not None:
+                part = value.flatten()[group.rank() * mine.numel() :][: mine.numel()]
+                mine.data[: len(part)].copy_(part)
+            if named[name].numel() == value.numel():  # under ZeRO-3 only what it keeps whole for being small
+                named[name].copy_(value)
 
     def figures(self) -> dict[str, float]:
         """lr of the last update, and this process's memory in bytes: the device's peak, or the resident set."""
@@ -168,7 +173,8 @@ class Engine:
         """The whole model's fp32 weights on the CPU of rank 0, and {} elsewhere; every rank calls it."""
         weights = {}
         for name, value in self.model.named_parameters():
-            with deepspeed.zero.GatheredParameters([value], modifier_rank=None, enabled=self.zero == 3):
+            divided = self.zero == 3 and value.numel() < value.ds_numel  # ZeRO-3 keeps small ones whole
+            with deepspeed.zero.GatheredParameters([value], modifier_rank=None, enabled=divided):
                 if group.rank() == 0:
                     weights[name] = value.detach().to("cpu", copy=True)
         if group.rank() == 0:
