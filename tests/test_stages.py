@@ -1,4 +1,4 @@
-"""A run of three stages, broken off in the middle of the third and at the end of the second, against an unbroken one."""
+"""A run of three stages, broken off at the end of the second and inside the third, against an unbroken one."""
 
 from __future__ import annotations
 
