@@ -9,6 +9,7 @@ from typing import Any
 
 from distpre.errors import CheckpointError, DistpreError
 from distpre.recipe import Recipe
+from distpre.recipe.stages import stage_of
 from distpre.runtime import build, commit, group
 from distpre.runtime.engine import join_group, leave_group
 from distpre.runtime.evaluation import Evaluation, record
@@ -21,6 +22,7 @@ def evaluate(run_dir: str | Path) -> dict[str, Any]:
     newest = commit.newest(run_dir)
     if newest is None:
         raise CheckpointError(f"{run_dir} holds no commit.", "Train it first, or name another run folder.")
+    recipe = stage_of(recipe, newest.step).recipe
     if recipe.evaluate is None:
         raise CheckpointError(f"{run_dir}/recipe.yaml has no `evaluate`.", "Add one, with `data` and `tables`.")
     model = build.model(recipe)

@@ -32,7 +32,7 @@ def export(run_dir: str | Path, to: str, out: str | Path | None = None) -> Path:
     found = commit.newest(run_dir)
     if found is None:
         raise CheckpointError(f"{run_dir} holds no commit.", "Train it first, or name another run folder.")
-    weights = found.weights()
+    weights = {name: w for name, w in found.weights().items() if not name.startswith("teachers.")}
     if to == "safetensors":
         path = Path(out or Path(run_dir, "export", "model.safetensors"))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def export(run_dir: str | Path, to: str, out: str | Path | None = None) -> Path:
         return path
     recipe = Recipe.from_resolved(Path(run_dir, "recipe.yaml").read_text())
     folder = Path(out or Path(run_dir, "export", "open_clip"))
-    model = build.model(recipe)
+    model = build.model(recipe.model_copy(update={"teachers": {}}))
     model.load_state_dict(weights)
     config, state = to_open_clip(model, recipe)
     folder.mkdir(parents=True, exist_ok=True)

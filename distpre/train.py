@@ -15,15 +15,16 @@ from typing import Any
 from distpre.errors import DistpreError
 from distpre.recipe import Recipe, load, prepare
 from distpre.runtime.engine import join_group, leave_group
+from distpre.runtime.folder import RunFolder
 from distpre.runtime.group import anywhere
 from distpre.runtime.report import Screen
-from distpre.runtime.run import Run
+from distpre.runtime.run import Run, runs
 from distpre.runtime.signals import Stop, exit_status
 from distpre.runtime.update import update
 
 
 def run_updates(run: Run) -> bool:
-    """From the newest commit to the last step; False if it was asked to stop before.
+    """A stage, from the newest commit to its last step; False if it was asked to stop before.
 
     A batch is this rank's part of the global batch; an update embeds it, contrasts it with the whole global batch,
     back-propagates and steps; advance makes it count; a commit makes it last.
@@ -44,18 +45,24 @@ def run_updates(run: Run) -> bool:
 
 
 def train(recipe: Recipe, *, sink: Callable[[dict[str, Any]], None], stop: Callable[[], str | None]) -> dict[str, Any]:
-    """One process's part in a run, from the environment's RANK, WORLD_SIZE and MASTER_*; resumes by itself.
+    """One process's part in a run, stage after stage; RANK, WORLD_SIZE, MASTER_* are set; resumes by itself.
 
     sink: gets rank 0's records (runtime/report.py). stop: None, or why to stop after the step in hand.
     Returns {"status": "finished" | "stopped", "step": n, "reason": why or None}.
     """
     join_group()
-    run = Run(recipe, sink, stop)
+    folder = RunFolder(recipe.run.dir)
     try:
-        run.open()
-        finished = run_updates(run)
+        for run in runs(recipe, folder, sink, stop):
+            try:
+                run.open()
+                finished = run_updates(run)
+            finally:
+                run.close()
+            if not finished:
+                break
     finally:
-        run.close()
+        folder.release()
     leave_group()
     return {"status": "finished" if finished else "stopped", "step": run.step, "reason": stop()}
 

@@ -67,8 +67,8 @@ class Batch:
         return [self._map(lambda x, a=a, z=z: x[a:z]) for a, z in zip(bounds, bounds[1:], strict=False)]
 
     def present_in(self, view: str) -> Tensor:
-        """(b,) bool: the sample has this view and was really read."""
-        real = self.weight > 0
+        """(b,) bool: the sample has this view and was really read; "teacher.view" is the view."""
+        real, view = self.weight > 0, view.rpartition(".")[2]
         return real & self.present[view] if view in self.present else real
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Batch:
@@ -95,7 +95,10 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Step:
-    """All that a term may look at: the batch, what the student says of it, and where the run stands."""
+    """All that a term may look at: the batch, what student and teachers say of it, and where the run stands.
+
+    teachers: {teacher: {view: Embedding}}, without gradient; index, of: the step in hand and the steps, of the stage.
+    """
 
     batch: Batch
     student: dict[str, Embedding]
@@ -103,6 +106,12 @@ class Step:
     biases: dict[str, Tensor]
     index: int
     of: int
+    teachers: dict[str, dict[str, Embedding]] = field(default_factory=dict)
+
+    def embedding(self, name: str) -> Embedding:
+        """The student's of a view ("image"), or a teacher's ("ema.image")."""
+        teacher, _, view = name.rpartition(".")
+        return self.teachers[teacher][view] if teacher else self.student[view]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from distpre.types import Sample
 
 CYCLES = 4  # what a key is for (order.py and assemble.py have 1 to 3)
 LONGEST_CYCLE = 10_000
+PART = "part"
 
 
 class Mixture:
@@ -69,11 +70,13 @@ class Mixture:
         return out
 
     def id_columns(self, ordinals: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        columns = {name: np.empty(len(ordinals), np.int64) for name in self.ids}
-        for source, end in zip(self.parts, self.ends, strict=True):
+        """The sources' ids, and `part`: which source it is."""
+        columns = {name: np.empty(len(ordinals), np.int64) for name in (*self.ids, PART)}
+        for part, (source, end) in enumerate(zip(self.parts, self.ends, strict=True)):
             here = (ordinals >= end - len(source)) & (ordinals < end)
             for name, column in source.id_columns(ordinals[here] - (end - len(source))).items():
                 columns[name][here] = column
+            columns[PART][here] = part
         return columns
 
     def where(self, ordinal: int) -> tuple[str, int, str]:
@@ -86,7 +89,8 @@ class Mixture:
         return Raw(raw.key, ordinal, raw.members)
 
     def sample(self, raw: Raw) -> Sample:
-        return self._of(raw.ordinal)[0].sample(raw)
+        source, inside = self._of(raw.ordinal)
+        return source.sample(Raw(raw.key, inside, raw.members))
 
     @property
     def remote(self) -> bool:

@@ -6,4 +6,6 @@ Contents table: the name a recipe uses -> module:Class.
 CONTENTS = {
     "contrast": "distpre.objectives.contrast:PairContrast",  # CLIP, SigLIP, InfoNCE, MoCo: two views
     "in_modal": "distpre.objectives.in_modal:InModal",  # SimCLR, SupCon: views of one modality
+    "distance": "distpre.objectives.distance:Distance",  # to a teacher: LwF, DER, PAR
+    "off_diagonal": "distpre.objectives.off_diagonal:OffDiagonal",  # Mod-X
 }

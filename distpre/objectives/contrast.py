@@ -20,11 +20,11 @@ from distpre.types import Step, TermResult
 class PairContrast:
     """`rows` against every column of the global batch: softmax (CLIP, Radford et al. 2021, fig. 3) or sigmoid (SigLIP).
 
-    rows, columns: names of views. scale: a learned logit scale of the recipe's `scales`, with its bias where it has
-    one; or temperature: a number or a schedule. targets: which pairs count. symmetric: mean of both directions, else
-    rows only. inside: several positives are summed within the logarithm, else the mean of their logarithms;
-    positives_below: positives are in the denominator too. within: whose columns a row meets. bank: more negatives for
-    the rows. facts: {fact of the targets: view of the batch that holds it}; ids are facts already.
+    rows, columns: names of views, or TEACHER.VIEW. scale: a learned logit scale of the recipe's `scales`, with its bias
+    where it has one; or temperature: a number or a schedule. targets: which pairs count. symmetric: mean of both
+    directions, else rows only. inside: several positives are summed within the logarithm, else the mean of their
+    logarithms; positives_below: positives are in the denominator too. within: whose columns a row meets. bank: more
+    negatives for the rows. facts: {fact of the targets: view of the batch that holds it}; ids are facts already.
     layout: "auto", "RxC" or "ring". A sample of weight 0, or without one of the two views, is neither positive nor
     negative and counts in no mean.
     """
@@ -93,10 +93,10 @@ class Scaling:
 
 
 def block(step: Step, view: str, facts: dict[str, str]) -> Block:
-    """A view's embeddings as one side of a contrast; ids, ordinal and the named views of the batch are its facts."""
+    """Embeddings of a view ("image") or of a teacher ("ema.image") as one side, with ids, ordinal and facts."""
     known = step.batch.ids | {"ordinal": step.batch.ordinal}
     known |= {fact: step.batch.views[name] for fact, name in facts.items()}
-    return Block(step.student[view].vector, known, step.batch.present_in(view))
+    return Block(step.embedding(view).vector, known, step.batch.present_in(view.rpartition(".")[2]))
 
 
 def shared(weight: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ def check(recipe: Recipe, document: Document) -> None:
         if name not in known:
             _refuse(document, key, f"there is no {kind} {name!r}.", f"{nearest(name, known)}There is {listed(known)}.")
     _each_view_has_one_tower(recipe, document)
+    _names_are_plain(recipe, document)
+    _replay_is_sized(recipe, document)
     _batch_divides(recipe, document)
 
 
@@ -42,6 +44,7 @@ def components(recipe: Recipe) -> list[tuple[Key, Component, str]]:
     for name, tower in recipe.towers.items():
         found.append((("towers", name, "encoder"), tower.encoder, "encoder"))
         found += [(("towers", name, "head"), tower.head, "head")] if tower.head else []
+    found += [(("teachers", name), teacher, "teacher") for name, teacher in recipe.teachers.items()]
     found += [(("objective", name), term.component, "term") for name, term in recipe.objective.items()]
     if recipe.evaluate:
         found += [(("evaluate", "tables", n), table, "evaluator") for n, table in recipe.evaluate.tables.items()]
@@ -53,8 +56,12 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
     found: list[tuple[Key, str, Any, str]] = []
     sources, evaluate = recipe.data.sources, recipe.evaluate
     embedded = list(dict.fromkeys(view for tower in recipe.towers.values() for view in tower.views))
+    taught = [f"{name}.{view}" for name, teacher in recipe.teachers.items() for view in views_of(recipe, teacher)]
     for name, tower in recipe.towers.items():
         found += [(("towers", name, "views", i), view, recipe.views, "view") for i, view in enumerate(tower.views)]
+    for name, teacher in recipe.teachers.items():
+        found += _named(teacher.keywords(), ("teachers", name, "of"), recipe.towers, "tower")
+        found += _named(teacher.keywords(), ("teachers", name, "views"), embedded, "view that a tower embeds")
     found.append((("data",), "train", sources, "source"))
     found += [(("evaluate", "data"), evaluate.data, sources, "source")] if evaluate else []
     for source in dict.fromkeys(("train", evaluate.data) if evaluate else ("train",)):
@@ -64,17 +71,31 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
     readers = [(("objective", n), term.component, "train", _OF_TERMS) for n, term in recipe.objective.items()]
     if evaluate:
         readers += [(("evaluate", "tables", n), t, evaluate.data, _OF_TABLES) for n, t in evaluate.tables.items()]
+        domains = evaluate.domains.items()
+        ids = sources[evaluate.data].ids if evaluate.data in sources else {}
+        kind = f"id of data.{evaluate.data}"
+        found += [(("evaluate", "domains", domain, id), id, ids, kind) for domain, where in domains for id in where]
+    for name, spec in sources.items():
+        found += [(("data", name, "where", id), id, spec.ids, f"id of data.{name}") for id in spec.where]
     for at, component, source, views in readers:
         keywords = component.keywords()
         ids = sources[source].ids if source in sources else {}
         for key in views:
-            found += _named(keywords, (*at, key), embedded, "view that a tower embeds")
+            found += _named(keywords, (*at, key), embedded + taught, "view that a tower embeds")
         found += _named(keywords, (*at, "scale"), recipe.scales, "scale")
+        found += _named(keywords, (*at, "teacher"), recipe.teachers, "teacher")
         found += _named(keywords, (*at, "id"), ids, f"id of data.{source}")
         for part, nested in keywords.items():
             if isinstance(nested, dict):
                 found += _named(nested, (*at, part, "id"), ids, f"id of data.{source}")
     return found
+
+
+def views_of(recipe: Recipe, teacher: Component) -> list[str]:
+    """The views that a teacher embeds."""
+    of, wanted = (teacher.keywords().get(key) for key in ("of", "views"))
+    views = [view for name, tower in recipe.towers.items() if of is None or name in of for view in tower.views]
+    return [view for view in views if wanted is None or view in wanted]
 
 
 def _named(keywords: dict[str, Any], key: Key, known: Any, kind: str) -> list[tuple[Key, str, Any, str]]:
@@ -101,6 +122,21 @@ def _facts(recipe: Recipe) -> set[str]:
     """Views that a term reads as they are."""
     terms = (term.component.keywords().get("facts") for term in recipe.objective.values())
     return {view for facts in terms if isinstance(facts, dict) for view in facts.values()}
+
+
+def _names_are_plain(recipe: Recipe, document: Document) -> None:
+    for kind in ("views", "towers", "teachers"):
+        for name in getattr(recipe, kind):
+            if "." in name:
+                what = "a dot in this name: TEACHER.VIEW is how a term names what a teacher says of a view."
+                _refuse(document, (kind, name), what, f"Call it {name.replace('.', '_')!r}.")
+
+
+def _replay_is_sized(recipe: Recipe, document: Document) -> None:
+    replay = recipe.data.replay
+    if replay is not None and (replay.share is None) == (replay.samples is None):
+        what = "a buffer has `share` (of each earlier domain) or `samples` (of each): one of the two."
+        _refuse(document, ("data", "replay"), what, "Write {share: 0.02, weight: 0.25}.")
 
 
 def _batch_divides(recipe: Recipe, document: Document) -> None:

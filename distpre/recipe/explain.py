@@ -15,7 +15,11 @@ from distpre.recipe.schema import DataSpec, Recipe, SourceSpec
 
 _A_SOURCE = "sources by name, each with shards, fields and ids"
 _SEAMS = {"prepare": "prepare", "ops": "op", "eval_ops": "op", "encoder": "encoder", "head": "head"}
-_SEAMS |= {"objective": "term", "tables": "evaluator"}  # key of the frame -> seam of the components in it
+_SEAMS |= {
+    "objective": "term",
+    "tables": "evaluator",
+    "teachers": "teacher",
+}  # key of the frame -> seam of the components in it
 
 
 def validated(document: Document) -> Recipe:
@@ -52,11 +56,14 @@ def _unknown(document: Document, key: Key) -> RecipeError:
 def _missing(document: Document, key: Key) -> RecipeError:
     *above, name = key
     what = f"{document.origin(tuple(above))}: {dotted(tuple(above))}: the key {name!r} is missing."
-    if name == "name":
-        remedy = f"It is {choices(_SEAMS[next(k for k in reversed(above) if k in _SEAMS)])}."
+    seams = [_SEAMS[k] for k in above if k in _SEAMS]
+    if name == "name" and seams:
+        remedy = f"It is {choices(seams[-1])}."
     else:
         remedy = f"It is {may_be(*_declared(key))}."
-    if len(above) == 2 and above[0] in document.data:  # an override that misspells towers.image makes another tower
+    if len(above) == 2 and isinstance(
+        document.data.get(above[0]), dict
+    ):  # an override that misspells towers.image makes another tower
         others = [other for other in document.data[above[0]] if other != above[1]]
         remedy += f" {nearest(above[1], others)}".rstrip()
     return RecipeError(what, remedy)

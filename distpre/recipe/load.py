@@ -16,6 +16,7 @@ from distpre.recipe.explain import validated
 from distpre.recipe.kinds import listed, nearest
 from distpre.recipe.resolve import build
 from distpre.recipe.schema import Recipe
+from distpre.recipe.stages import stages
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -32,6 +33,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
     document.data = _environment(document.data, (), document)
     recipe = validated(document)
     check(recipe, document)
+    stages(recipe, document)
     return recipe
 
 

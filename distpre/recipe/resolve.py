@@ -21,6 +21,7 @@ TABLES = {
     "bank": "distpre.contrast:BANKS",
     "encoder": "distpre.towers:ENCODERS",
     "head": "distpre.towers:HEADS",
+    "teacher": "distpre.towers:TEACHERS",
     "op": "distpre.views:CONTENTS",
     "tokenizer": "distpre.views:TOKENIZERS",
     "evaluator": "distpre.evaluators:CONTENTS",

@@ -24,6 +24,7 @@ class Component(BaseModel):
 
 
 SCHEDULES = {"cosine": Cosine, "linear": Linear, "steps": Steps}
+Where = dict[str, list[int | str]]
 Rate = float | dict[str, dict[str, Any]]  # a number, or {cosine: {...}}, {linear: {...}}, {steps: {...}}
 
 
@@ -34,11 +35,27 @@ class Paper(Frame):
 
 
 class SourceSpec(Frame):
-    """shards: path, URL, brace list, `::` list or list of them; fields {name: extension}; ids {name: field path}."""
+    """shards: path, URL, brace list, `::` list or list of them; fields {name: extension}; ids {name: field path}.
+
+    where: {id: values}: only the samples that have one of the values, for every id that is named.
+    """
 
     shards: str | list[str]
     fields: dict[str, str]
     ids: dict[str, str] = {}
+    where: Where = {}
+
+
+class ReplaySpec(Frame):
+    """Samples of earlier stages mixed into a stage: `share` or `samples` of each, `weight` of the batch's slots.
+
+    how: drawn evenly from those that the stage had seen, or herded (Rebuffi et al. 2017, algorithm 4).
+    """
+
+    weight: float = Field(gt=0, lt=1)
+    share: float | None = Field(None, gt=0, le=1)
+    samples: PositiveInt | None = None
+    how: Literal["reservoir", "herded"] = "reservoir"
 
 
 class DataSpec(Frame):
@@ -52,6 +69,7 @@ class DataSpec(Frame):
     stall_seconds: PositiveFloat = 60.0
     cache: str | None = None
     cache_bytes: PositiveInt | None = None
+    replay: ReplaySpec | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -121,7 +139,10 @@ class OptimiserSpec(Frame):
 
 
 class TrainSpec(Frame):
-    """batch is the global batch; accumulation the micro-batches a rank makes of its share."""
+    """batch is the global batch; accumulation the micro-batches a rank makes of its share.
+
+    freeze: weights that are not trained, by name or by the beginning of one: towers.image, scales.logit.
+    """
 
     steps: PositiveInt
     batch: PositiveInt
@@ -133,13 +154,17 @@ class TrainSpec(Frame):
     commit_every: PositiveInt = 1000
     keep: PositiveInt = 3
     log_every: PositiveInt = 10
+    freeze: list[str] = []
 
 
 class EvaluateSpec(Frame):
+    """domains: parts of `data`, each evaluated by itself after each stage."""
+
     data: str
     tables: dict[str, Component]
     every: PositiveInt = 1000
     batch: PositiveInt = 256
+    domains: dict[str, Where] = {}
 
 
 class RunSpec(Frame):
@@ -154,6 +179,21 @@ class LaunchSpec(Frame):
     stall_seconds: PositiveFloat = 600.0
 
 
+class StageSpec(BaseModel):
+    """A part of the run: the recipe with these dotted keys laid over it, as a variant's are.
+
+    restart: weights go on, optimiser, schedules and lasting teachers begin anew; without it they go on, and schedules
+    run over the whole run.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+    restart: bool = True
+
+    def keys(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
 class Recipe(Frame):
     data: DataSpec
     views: dict[str, ViewSpec] = Field(min_length=1)
@@ -164,7 +204,9 @@ class Recipe(Frame):
     seed: int = Field(0, ge=0)
     paper: Paper | None = None
     scales: dict[str, ScaleSpec] = {}
+    teachers: dict[str, Component] = {}
     evaluate: EvaluateSpec | None = None
+    stages: list[StageSpec] = []
     launch: LaunchSpec = LaunchSpec()
 
     def dump(self) -> str:

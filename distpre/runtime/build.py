@@ -7,14 +7,19 @@ from collections.abc import Callable
 import torch
 
 from distpre.data.loader import Loader
+from distpre.data.mixture import Mixture
 from distpre.data.source import Source
-from distpre.errors import DataError
+from distpre.data.subset import Subset, domain
+from distpre.errors import DataError, RecipeError
 from distpre.objectives.objective import Objective
 from distpre.recipe import Recipe
+from distpre.recipe.kinds import nearest
 from distpre.recipe.resolve import build, schedule
+from distpre.recipe.stages import Stage
 from distpre.runtime import group
 from distpre.runtime.engine import Engine
 from distpre.towers.model import LogitScale, Model
+from distpre.towers.teachers import Teacher
 from distpre.towers.tower import Tower
 from distpre.views.pipeline import View
 
@@ -28,15 +33,42 @@ def model(recipe: Recipe) -> Model:
     }
     tower_of = {view: name for name, spec in recipe.towers.items() for view in spec.views}
     scales = {name: LogitScale(s.start, s.max, s.bias, s.learn) for name, s in recipe.scales.items()}
-    return Model(towers, tower_of, scales, recipe.train.precision)
+    made = Model(towers, tower_of, scales, recipe.train.precision, teachers(recipe, towers))
+    freeze(made, recipe.train.freeze)
+    return made
 
 
-def engine(recipe: Recipe, model: Model) -> Engine:
-    train, optimiser = recipe.train, recipe.train.optimiser
+def teachers(recipe: Recipe, towers: dict[str, Tower]) -> dict[str, Teacher]:
+    """Copies of the towers; Teaching.begin gives them their weights."""
+    made = {name: build(component, "teacher") for name, component in recipe.teachers.items()}
+    return {
+        name: Teacher(teaching, {k: v for k, v in towers.items() if teaching.of is None or k in teaching.of})
+        for name, teaching in made.items()
+    }
+
+
+def freeze(model: Model, names: list[str]) -> None:
+    """Raises RecipeError for a name that begins no weight's, and where nothing is left to train."""
+    trained = dict(p for p in model.named_parameters() if p[1].requires_grad)
+    for name in names:
+        mine = [weight for weight in trained if f"{weight}.".startswith(f"{name}.")]
+        if not mine:
+            parts = {weight[:end] for weight in trained for end in range(len(weight) + 1) if f"{weight}."[end] == "."}
+            near = nearest(name, parts)
+            raise RecipeError(f"train.freeze: no weight is called {name!r}, or begins so.", near or "See --check.")
+        for weight in mine:
+            trained[weight].requires_grad_(False)
+    if names and not any(p.requires_grad for p in trained.values()):
+        raise RecipeError("train.freeze: nothing is left to train.", "Leave a tower or a head out of it.")
+
+
+def engine(stage: Stage, model: Model) -> Engine:
+    train, optimiser = stage.recipe.train, stage.recipe.train.optimiser
     return Engine(
         model,
         lr=schedule(optimiser.lr),
-        steps=train.steps,
+        steps=stage.of,
+        first=stage.begins,
         zero=train.zero,
         accumulation=train.accumulation,
         clip=train.clip,
@@ -60,18 +92,21 @@ def views(recipe: Recipe) -> dict[str, View]:
     }
 
 
-def source(recipe: Recipe, name: str, note: Callable[[str], None]) -> Source:
+def source(recipe: Recipe, name: str, note: Callable[[str], None]) -> Source | Subset:
     """Raises DataError naming the recipe's key."""
     spec, data = recipe.data.sources[name], recipe.data
     try:
-        return Source.open(
+        whole = Source.open(
             spec.shards, spec.fields, spec.ids, note=note, cache=data.cache, cache_bytes=data.cache_bytes
         )
+        return domain(whole, spec.where)
     except DataError as e:
         raise DataError(f"data.{name}: {e.what.removeprefix('data: ')}", e.remedy) from e
 
 
-def loader(recipe: Recipe, source: Source, views: dict[str, View], *, batch: int, **callbacks: Callable) -> Loader:
+def loader(
+    recipe: Recipe, source: Source | Subset | Mixture, views: dict[str, View], *, batch: int, **callbacks: Callable
+) -> Loader:
     return Loader(
         source,
         views,

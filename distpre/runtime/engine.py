@@ -49,7 +49,10 @@ def leave_group() -> None:
 
 
 class Engine:
-    """The model under ZeRO stage `zero` with AdamW; gradients are averaged over ranks."""
+    """The model under ZeRO stage `zero` with AdamW; gradients are averaged over ranks.
+
+    Schedules run over `steps` steps from step `first` of the run.
+    """
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Engine:
         *,
         lr: Schedule,
         steps: int,
+        first: int = 0,
         zero: int = 0,
         accumulation: int = 1,
         clip: float | None = None,
@@ -65,7 +69,7 @@ class Engine:
         eps: float = 1e-6,
     ):
         self.model, self.lr, self.steps, self.zero, self.accumulation = model, lr, steps, zero, accumulation
-        self.device = group.device()
+        self.first, self.device = first, group.device()
         self.clip = clip
         config = {
             "train_micro_batch_size_per_gpu": 1,  # bookkeeping only: our loader decides what a rank gets
@@ -89,13 +93,14 @@ class Engine:
 
     def step(self, index: int) -> float:
         """Counts a micro-batch; with the last one of step `index`, clips and updates. Returns the learning rate."""
-        rate = self.lr.at(index, self.steps)
+        rate = self.lr.at(index - self.first, self.steps)
         for parameters in self.wrapped.optimizer.param_groups:
             parameters["lr"] = rate
         updates = self.wrapped.is_gradient_accumulation_boundary()
         self.wrapped.step()
         if updates:
             self._bound_scales()
+            self._teachers_follow(index - self.first)
         return rate
 
     def _bound_scales(self) -> None:
@@ -115,6 +120,36 @@ class Engine:
                 log.data.clamp_(max=bound)
                 if self.zero:
                     safe_set_full_fp32_param(log, log.data)
+
+    @torch.no_grad()
+    def _teachers_follow(self, index: int) -> None:
+        """θ' <- θ' + (1 - m)(θ - θ') for every teacher with m < 1; under ZeRO-3 each rank its part, nothing is sent."""
+        for teacher in self.model.teachers.values():
+            share = 1 - teacher.teaching.momentum.at(index, self.steps)
+            if share == 0:
+                continue
+            for its, mine in teacher.pairs(self.model.towers):
+                if self.zero == 3:
+                    its.ds_tensor.data.lerp_(mine.ds_tensor.data, share)
+                if its.numel() == mine.numel() > 0:  # under ZeRO-3 only what it keeps whole for being small
+                    its.data.lerp_(mine.data, share)
+            for its, mine in teacher.buffer_pairs(self.model.towers):
+                its.copy_(mine)
+
+    @torch.no_grad()
+    def assign(self, weights: dict[str, Tensor]) -> None:
+        """Sets weights that no optimiser holds, by name, under any ZeRO stage; every rank calls it with the same.
+
+        Under ZeRO-3 each rank writes its own part (gathering to write upsets DeepSpeed's record of what comes next).
+        """
+        named = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        for name, value in weights.items():
+            mine = getattr(named[name], "ds_tensor", None)
+            if mine is not None:
+                part = value.flatten()[group.rank() * mine.numel() :][: mine.numel()]
+                mine.data[: len(part)].copy_(part)
+            if named[name].numel() == value.numel():  # under ZeRO-3 only what it keeps whole for being small
+                named[name].copy_(value)
 
     def figures(self) -> dict[str, float]:
         """lr of the last update, and this process's memory in bytes: the device's peak, or the resident set."""
@@ -138,7 +173,8 @@ class Engine:
         """The whole model's fp32 weights on the CPU of rank 0, and {} elsewhere; every rank calls it."""
         weights = {}
         for name, value in self.model.named_parameters():
-            with deepspeed.zero.GatheredParameters([value], modifier_rank=None, enabled=self.zero == 3):
+            divided = self.zero == 3 and value.numel() < value.ds_numel  # ZeRO-3 keeps small ones whole
+            with deepspeed.zero.GatheredParameters([value], modifier_rank=None, enabled=divided):
                 if group.rank() == 0:
                     weights[name] = value.detach().to("cpu", copy=True)
         if group.rank() == 0:

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from distpre.data.loader import Loader, collate
+from distpre.data.subset import domain
 from distpre.recipe import Recipe
 from distpre.recipe.resolve import build as build_component
+from distpre.recipe.schema import Where
 from distpre.runtime import build, group
+from distpre.runtime.group import gathered
 from distpre.types import Batch, Evaluator, Row
 from distpre.views.pipeline import View
 
@@ -27,12 +30,12 @@ class FrozenTowers:
     @torch.no_grad()
     def batch(self, batch: Batch, *views: str) -> dict[str, Tensor]:
         there = batch.to(self.device).views
-        embedded, _ = self.model({view: there[view] for view in views})
+        embedded, _ = self.model({view: there[view.rpartition(".")[2]] for view in views})
         return {view: vector for view, (vector, _) in embedded.items()}
 
     @torch.no_grad()
     def values(self, view: str, values: list[Any]) -> Tensor:
-        made = [self.views[view].evaluation(value) for value in values]
+        made = [self.views[view.rpartition(".")[2]].evaluation(value) for value in values]
         parts = [collate(made[i : i + self.chunk]) for i in range(0, len(made), self.chunk)]
         return torch.cat([self.model({view: part.to(self.device)})[0][view][0] for part in parts])
 
@@ -51,10 +54,14 @@ class Evaluation:
         views: dict[str, View],
         note: Callable[[str], None],
         alive: Callable[[], object] = lambda: None,
+        where: Where | None = None,
     ) -> Evaluation:
-        """alive() is called with every batch: whoever watches the run sees that it goes on."""
+        """alive() is called with every batch: whoever watches the run sees that it goes on. where: a part of the data.
+
+        Raises DataError where no sample is in that part.
+        """
         spec = recipe.evaluate
-        source = build.source(recipe, spec.data, note)
+        source = domain(build.source(recipe, spec.data, note), where or {})
         loader = build.loader(recipe, source, views, batch=spec.batch, note=note)
         tables = {name: build_component(c, "evaluator") for name, c in spec.tables.items()}
         return cls(tables, loader, FrozenTowers(model, views, chunk=spec.batch), alive)
@@ -63,6 +70,23 @@ class Evaluation:
         self.towers.model.eval()
         try:
             return {name: list(table.run(self.towers, self._once)) for name, table in self.tables.items()}
+        finally:
+            self.towers.model.train()
+
+    def embeddings(self, most: int) -> dict[str, Tensor]:
+        """{view: (n, d)} of every view of the first `most` samples that could be read, on the CPU of every rank."""
+        self.towers.model.eval()
+        try:
+            parts: dict[str, list[Tensor]] = {view: [] for view in self.towers.views}
+            count = 0
+            for batch in self._once():
+                real = (batch.weight > 0).to(self.towers.device)
+                for view, x in self.towers.batch(batch, *self.towers.views).items():
+                    parts[view].append(gathered(x[real]).cpu())
+                count += len(next(iter(parts.values()))[-1])
+                if count >= most:
+                    break
+            return {view: torch.cat(x)[:most].contiguous() for view, x in parts.items()}
         finally:
             self.towers.model.train()
 

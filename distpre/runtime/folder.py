@@ -32,11 +32,13 @@ class RunFolder:
         self._lock: int | None = None
 
     def claim(self, patience: float = 2.0) -> None:
-        """Makes the folder this process's own until release() or its end; rank 0 calls it before it writes.
+        """Makes the folder this process's own until release() or its end; rank 0 calls it before each stage writes.
 
         patience: seconds to wait for the claim of a process that is just ending.
         Raises CheckpointError when another process holds it, with its host and process id.
         """
+        if self._lock is not None:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path / CLAIM, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

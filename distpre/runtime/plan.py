@@ -11,6 +11,8 @@ from distpre.data.manifest import existing
 from distpre.data.shards import expand, stamp
 from distpre.errors import DataError, RecipeError
 from distpre.recipe import Recipe
+from distpre.recipe.kinds import listed
+from distpre.recipe.stages import Stage, stages
 from distpre.runtime import build
 from distpre.towers.model import Model
 from distpre.towers.tower import Tower
@@ -28,7 +30,7 @@ def plan(recipe: Recipe) -> str:
         model = build.model(recipe)
     workers, train, evaluate = recipe.launch.workers, recipe.train, recipe.evaluate
     rows = train.batch // workers
-    weights = 4 * _count(model)
+    weights, taught = 4 * (_count(model) - _count(model.teachers)), 4 * _count(model.teachers)
     contrasts = layouts(recipe, model, workers)
     vector = {name: 4 * width for name, (_, _, width) in contrasts.items()}
     held = sum(2 * laid.held * n * vector[name] for name, (laid, n, _) in contrasts.items())
@@ -45,13 +47,22 @@ def plan(recipe: Recipe) -> str:
         ("evaluate", f"every {evaluate.every:,} steps on data.{evaluate.data}" if evaluate else "never"),
         *((f"tower {name}", _parameters(tower)) for name, tower in model.towers.items()),
         *((f"contrast {name}", str(laid)) for name, (laid, _, _) in contrasts.items()),
+        *((f"teacher {name}", f"{_count(its):,} weights that stand beside") for name, its in model.teachers.items()),
         ("precision", f"{train.precision}, ZeRO stage {train.zero}"),
-        ("memory a worker", _memory(weights, train.zero, workers, held)),
+        ("memory a worker", _memory(weights, taught, train.zero, workers, held)),
         ("moved a step", f"{_bytes(exchange)} of weights and gradients, 2 x {_bytes(embeddings)} of embeddings"),
         ("run folder", recipe.run.dir),
+        *((f"stage {s.name}", _stage(s)) for s in stages(recipe) if s.name),
     ]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+
+
+def _stage(stage: Stage) -> str:
+    train, replay = stage.recipe.data.sources["train"], stage.recipe.data.replay
+    where = "; ".join(f"{id} {listed(values)}" for id, values in train.where.items()) or "all samples"
+    again = f"; {replay.weight:.0%} of the batch from earlier stages" if replay and stage.number else ""
+    return f"steps {stage.first + 1:,} to {stage.last:,}: {where}{again}"
 
 
 def _parameters(tower: Tower) -> str:
@@ -60,15 +71,18 @@ def _parameters(tower: Tower) -> str:
     return f"{_count(tower):,} parameters{parts}; width {tower.width}"
 
 
-def _memory(weights: int, zero: int, workers: int, contrast: int) -> str:
-    """Stage 1 divides the moments, 2 the gradients, 3 the weights; all three update a divided copy of the weights."""
+def _memory(weights: int, taught: int, zero: int, workers: int, contrast: int) -> str:
+    """Stage 1 divides the moments, 2 the gradients, 3 the weights; all three update a divided copy of the weights.
+
+    taught: bytes of teachers' weights, which have neither gradients nor moments.
+    """
     divided = [weights / (workers if zero >= stage else 1) for stage in (1, 2, 3)]
     parts = {
         "weights": divided[2] + (weights / workers if zero else 0),
         "gradients": divided[1],
         "moments": 2 * divided[0],
         "contrast": contrast,
-    }
+    } | ({"teachers": taught / (workers if zero == 3 else 1)} if taught else {})
     shown = ", ".join(f"{name} {_bytes(n)}" for name, n in parts.items())
     return f"{_bytes(sum(parts.values()))} + activations: {shown}"
 
@@ -88,7 +102,7 @@ def layouts(recipe: Recipe, model: Model, node: int) -> dict[str, tuple[Plan, in
     out = {}
     for name, term in recipe.objective.items():
         said = term.component.keywords()
-        views = said.get("views") or [said.get("rows")]
+        views = [str(view).rpartition(".")[2] for view in said.get("views") or [said.get("rows")]]
         if said.get("within") == "rank" or not all(view in model.tower_of for view in views):
             continue
         rows = recipe.train.batch // recipe.launch.workers * len(views)

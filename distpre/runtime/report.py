@@ -1,6 +1,6 @@
 """Records become files (Reporter, written by rank 0) and something to look at (Screen, in the process at the terminal).
 
-A record is a dict with a `kind`: start, step, eval, commit, note, done; its keys are what rank 0 reports.
+A record is a dict with a `kind`: start, step, eval, domains, commit, note, done; its keys are what rank 0 reports.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.text import Text
 from distpre.runtime.folder import replace_text
 
 Record = Mapping[str, Any]
-FILES = {"step": "metrics.jsonl", "eval": "eval.jsonl"}
+FILES = {"step": "metrics.jsonl", "eval": "eval.jsonl", "domains": "eval.jsonl"}
 
 
 class Reporter:
@@ -89,12 +89,23 @@ class Screen:
             case "eval":
                 self.tables = record["tables"]
                 self.say(f"evaluation at step {record['step']}: {_short(self.tables)}")
+            case "domains":
+                self._show_matrix(record)
             case "commit":
                 self.say(f"committed step {record['step']} in {record['seconds']:.1f} s")
             case "note":
                 self.say(record["text"])
             case "done":
                 self._finish(record)
+
+    def _show_matrix(self, record: Record) -> None:
+        """That of the first measure; the others stand in eval.jsonl."""
+        measure, rows = next(iter(record["matrix"].items()))
+        self.console.print(matrix_table(measure, rows))
+        figures = ", ".join(
+            f"{name.replace('_', ' ')} {value:.3f}" for name, value in record["summary"][measure].items()
+        )
+        self.say(f"after {record['stage']}: {figures}")
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -113,8 +124,9 @@ class Screen:
 def start_line(record: Record) -> str:
     """The plan as rank 0 built it, and where training begins."""
     origin = record["resumed_from"]
+    stage = f"stage {record['stage']}: " if record.get("stage") else ""
     return (
-        f"{record['workers']} worker{'s' * (record['workers'] != 1)} on {record['device']}, "
+        f"{stage}{record['workers']} worker{'s' * (record['workers'] != 1)} on {record['device']}, "
         f"global batch {record['batch']:,}, {record['of']:,} steps, parameters: {_figure(record['parameters'])}; "
         f"ready in {record['seconds']:.1f} s, " + (f"resumed from step {origin}" if origin else "from the beginning")
     )
@@ -144,6 +156,15 @@ def results(tables: Record) -> Table:
             bounds = "" if low is None else f"  [{low:.4f}, {high:.4f}]"
             table.add_row(name, measure, f"{value:.4f}{bounds}", f"{n:,}")
         table.add_section()
+    return table
+
+
+def matrix_table(measure: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
+    """{model: {domain: value}}: a row a model, a column a domain."""
+    domains = list(next(iter(rows.values())))
+    table = Table("after", *domains, title=measure)
+    for model, values in rows.items():
+        table.add_row(model, *(f"{values[domain]:.3f}" for domain in domains))
     return table
 
 

@@ -1,82 +1,147 @@
-"""A run: everything the loop needs, built once, in order, and resumed from the newest commit."""
+"""A run: everything that the loop needs for a stage, built once, in order, and resumed from the newest commit."""
 
 from __future__ import annotations
 
+import gc
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from distpre.errors import CheckpointError
 from distpre.objectives.objective import StepResult
 from distpre.recipe import Recipe
+from distpre.recipe.stages import stages
 from distpre.runtime import build, commit, group
+from distpre.runtime.commit import Commit
+from distpre.runtime.domains import Domains, check_stages, earlier_records, is_over, training_source
 from distpre.runtime.evaluation import Evaluation, record
 from distpre.runtime.folder import RunFolder
 from distpre.runtime.plan import layouts
 from distpre.runtime.report import Reporter
+from distpre.towers.model import Model
+from distpre.towers.teachers import previous_weights
+from distpre.towers.weights import fill
 from distpre.types import Batch
 
 Sink = Callable[[dict[str, Any]], None]
 
 
-class Run:
-    """One process's part of a run. `step` is the number of updates done; the loader's cursor stands at step · batch.
+def runs(recipe: Recipe, folder: RunFolder, sink: Sink, stop: Callable[[], str | None]) -> Iterator[Run]:
+    """A run of each stage in turn, from the one that the newest commit belongs to."""
+    all_, checked = stages(recipe), False
+    while True:
+        found = commit.newest(recipe.run.dir)
+        step = found.step if found else 0
+        stage = next((s for s in all_ if step < s.last or (step == s.last and not is_over(folder.path, s))), all_[-1])
+        run = Run(recipe, stage.number, found, folder, sink, stop)
+        if not checked:
+            check_stages(all_, recipe.run.dir, run.note)
+            checked = True
+        yield run
+        if stage is all_[-1]:
+            return
+        del run
+        gc.collect()  # the engine that it had, before the next one is built
 
-    Building it checks everything and writes nothing; open() takes the run folder and resumes.
+
+class Run:
+    """One process's part of a stage. `step` is the number of updates done in the whole run.
+
+    Building it checks everything and writes nothing; open() takes the run folder and resumes, or begins the stage with
+    the weights of the stage before.
     """
 
-    def __init__(self, recipe: Recipe, sink: Sink, stop: Callable[[], str | None]):
-        self.recipe, self.stop, self.started = recipe, stop, time.monotonic()
-        self.folder = RunFolder(recipe.run.dir)
+    def __init__(
+        self,
+        recipe: Recipe,
+        number: int,
+        found: Commit | None,
+        folder: RunFolder,
+        sink: Sink,
+        stop: Callable[[], str | None],
+    ):
+        self.whole, self.stages, self.found, self.folder = recipe, stages(recipe), found, folder
+        self.stage = self.stages[number]
+        self.recipe, self.stop, self.started = self.stage.recipe, stop, time.monotonic()
         self.sink: Sink = sink if group.rank() == 0 else lambda record: None
         self.reporter: Reporter | None = None
-        views = build.views(recipe)
-        source = build.source(recipe, "train", self.note)
+        views = build.views(self.recipe)
+        source = training_source(self.stages, number, folder.path, self.note)
         self.loader = build.loader(
-            recipe, source, views, batch=recipe.train.batch, note=self.note, quarantine=self.quarantine
+            self.recipe, source, views, batch=self.recipe.train.batch, note=self.note, quarantine=self.quarantine
         )
-        self.engine = build.engine(recipe, build.model(recipe))
-        self.objective = build.objective(recipe)
+        self.engine = build.engine(self.stage, self._model())
+        self.objective = build.objective(self.recipe)
         self.evaluation = None
-        if recipe.evaluate:
-            self.evaluation = Evaluation.of(recipe, self.engine.wrapped, views, self.note, alive=stop)
+        if self.recipe.evaluate:
+            self.evaluation = Evaluation.of(self.recipe, self.engine.wrapped, views, self.note, alive=stop)
+        self.domains = Domains(self.stages, self.stage, self.engine.wrapped, views, self.note, stop)
         self.step = self.evaluated = self.committed = 0
+
+    @property
+    def begins(self) -> bool:
+        """Whether the stage is at its beginning."""
+        return self.found is None or self.found.step == self.stage.first
+
+    def _model(self) -> Model:
+        """At a stage's beginning the towers are the stage's before, and teachers take their weights."""
+        model = build.model(self.recipe)
+        if self.begins and self.found is not None:
+            weights = {name: w for name, w in self.found.weights().items() if not name.startswith("teachers.")}
+            student = nn.ModuleDict({"towers": model.towers, "scales": model.scales})
+            fill(student, weights, f"{self.found.path} does not fit the towers of stage {self.stage.name!r}")
+        for teacher in model.teachers.values() if self.begins else ():
+            teacher.copy_from(model.towers)
+            teacher.teaching.begin(teacher)
+        return model
 
     def open(self) -> None:
         """Takes the run folder for this run and goes on from its newest commit. Raises CheckpointError."""
         if group.rank() == 0:
             self.folder.claim()
-            self.folder.write(self.recipe.dump(), {"workers": group.world_size()})
+            if commit.newest(self.folder.path) != self.found:
+                what = f"run.dir={self.folder.path}: another process committed while this one was being built."
+                raise CheckpointError(what, "Start again.")
+            self.folder.write(self.whole.dump(), {"workers": group.world_size()})
+            if self.found is None:
+                shutil.rmtree(self.folder.path / "stages", ignore_errors=True)
         group.wait_for_all()
         self.step = self.evaluated = self.committed = self._resume()
         if group.rank() == 0:
             self.reporter = Reporter(self.recipe.run.dir, self.step)
         for name, (laid, _, _) in layouts(self.recipe, self.engine.wrapped, group.ranks_a_node()).items():
             self.note(f"contrast {name} of {group.world_size()} ranks as {laid}")
-        self.meter = Meter(self.recipe.train.batch, self.recipe.train.steps, self.step)
+        self.meter = Meter(self.recipe.train.batch, self.stages[-1].last, self.step)
+        if self.begins and self.stage.name and self.stage.number == 0 and (record := self.domains.untrained()):
+            self.emit(record)
 
     def _resume(self) -> int:
         """Takes up the newest commit, if there is one; returns the step to go on from."""
-        found = commit.newest(self.recipe.run.dir)
-        if found is not None:
-            state = commit.load(found, self.engine)
+        if self.found is not None and not self.begins:
+            state = commit.load(self.found, self.engine)
             try:
                 self.loader.load_state_dict(state["data"])
             except KeyError as e:
                 raise CheckpointError(
-                    f"{found.path}: its data state is of another version of distpre (it has no {e}).",
+                    f"{self.found.path}: its data state is of another version of distpre (it has no {e}).",
                     "Go on with that version, or train in a new run.dir.",
                 ) from e
-        step = found.step if found else 0
+        elif self.found is not None and not self.stage.restart:
+            commit.load(self.found, self.engine)
+            self.engine.assign(previous_weights(self.engine.model, self.found.weights()))
+        step = self.found.step if self.found else 0
         towers = {name: self.engine.parameters_of(name) for name in self.recipe.towers}
         self.record(
             "start",
             resumed_from=step or None,
-            of=self.recipe.train.steps,
+            of=self.stages[-1].last,
+            stage=self.stage.name or None,
             batch=self.recipe.train.batch,
             workers=group.world_size(),
             device=str(self.engine.device),
@@ -86,9 +151,9 @@ class Run:
         return step
 
     def batches(self) -> Iterator[Batch]:
-        """This rank's parts of the global batches, from the cursor to the recipe's last step."""
+        """This rank's parts of the global batches, from the cursor to the stage's last step."""
         stream = self.loader.batches()
-        while self.step < self.recipe.train.steps:
+        while self.step < self.stage.last:
             self.meter.waits()
             batch = next(stream)
             self.meter.goes_on()
@@ -122,11 +187,22 @@ class Run:
         self.record("commit", step=self.step, seconds=time.monotonic() - began, path=str(kept.path))
 
     def finish(self) -> None:
-        """The last evaluation and commit, where the intervals did not fall on the last step."""
+        """The last evaluation and commit, where the intervals did not fall on the last step; what the stage leaves."""
         if self.evaluated != self.step or not self.meter.moved(self.step):
             self.evaluate()
         if self.committed != self.step:
             self.commit()
+        if self.stage.name and not is_over(self.folder.path, self.stage):
+            first = group.rank() == 0
+            records = earlier_records(self.folder.path, self.stages, self.stage) if first else []
+            records = group.from_rank_zero(records)
+            weights = commit.newest(self.folder.path).path / commit.WEIGHTS
+            if record := self.domains.close_stage(self.step, weights, records):
+                self.emit(record)
+        if self.stage is self.stages[-1]:
+            self._done()
+
+    def _done(self) -> None:
         self.record("done", step=self.step, run_dir=self.recipe.run.dir, seconds=time.monotonic() - self.started)
 
     def note(self, text: str) -> None:
@@ -150,9 +226,9 @@ class Run:
         self.loader.close()
         if self.evaluation is not None:
             self.evaluation.close()
-        self.folder.release()
         if self.reporter is not None:
             self.reporter.close()
+        del self.engine, self.evaluation, self.domains  # the next stage has its own
 
 
 class Meter:

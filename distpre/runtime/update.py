@@ -27,16 +27,23 @@ def update(engine: Engine, objective: Objective, batch: Batch, *, index: int, se
     return _accumulated(engine, objective, batch, index, seed)
 
 
-def embed(engine: Engine, batch: Batch, index: int) -> Step:
-    """The batch through every tower: what the terms look at."""
-    embedded, scales = engine(batch.views)
+def embed(engine: Engine, batch: Batch, index: int, *, taught: bool = True) -> Step:
+    """The batch through every tower and, where `taught`, every teacher: what the terms look at."""
+    names = engine.model.taught if taught else {}
+    embedded, scales = engine(batch.views | {name: batch.views[view] for name, view in names.items()})
+    student: dict[str, Embedding] = {}
+    teachers: dict[str, dict[str, Embedding]] = {}
+    for name, (vector, taps) in embedded.items():
+        teacher, _, view = name.rpartition(".")
+        (teachers.setdefault(teacher, {}) if teacher else student)[view] = Embedding(vector, taps)
     return Step(
         batch,
-        {view: Embedding(vector, taps) for view, (vector, taps) in embedded.items()},
+        student,
         {name: values[0] for name, values in scales.items()},
         {name: values[1] for name, values in scales.items() if len(values) > 1},
-        index,
+        index - engine.first,
         engine.steps,
+        teachers,
     )
 
 
@@ -52,13 +59,13 @@ def _accumulated(engine: Engine, objective: Objective, batch: Batch, index: int,
     leaves = _leaves(whole)
     gradients = torch.autograd.grad(result.loss, list(leaves.values()), allow_unused=True)
     gradients = dict(zip(leaves, gradients, strict=True))
-    start = 0
+    local, start = objective.has(local=True), 0
     for i, part in enumerate(parts):
         seed_step(seed, index, i)
-        step = embed(engine, part, index)
+        step = embed(engine, part, index, taught=local)
         rows = slice(start, start + len(part))
         loss = _injected(_leaves(step), gradients, rows, first=i == 0)
-        if objective.has(local=True):
+        if local:
             said = objective(step, local=True)
             loss = loss + said.loss * (len(part) / max(1, len(batch)))
             result.log |= said.log
@@ -69,14 +76,18 @@ def _accumulated(engine: Engine, objective: Objective, batch: Batch, index: int,
 
 
 def _joined(batch: Batch, steps: list[Step]) -> Step:
-    """The effective batch's embeddings as leaves of a graph of their own."""
+    """The effective batch's embeddings, the student's as leaves of a graph of their own."""
     student = {
         view: Embedding(torch.cat([s.student[view].vector for s in steps]).requires_grad_())
         for view in steps[0].student
     }
+    teachers = {
+        name: {view: Embedding(torch.cat([s.teachers[name][view].vector for s in steps])) for view in views}
+        for name, views in steps[0].teachers.items()
+    }
     scales = {name: value.detach().requires_grad_() for name, value in steps[0].scales.items()}
     biases = {name: value.detach().requires_grad_() for name, value in steps[0].biases.items()}
-    return Step(batch, student, scales, biases, steps[0].index, steps[0].of)
+    return Step(batch, student, scales, biases, steps[0].index, steps[0].of, teachers)
 
 
 def _leaves(step: Step) -> dict[tuple[str, str], Tensor]:

@@ -1,4 +1,4 @@
-"""Everything with parameters: encoders, heads, and the Model that holds them.
+"""Everything with parameters: encoders, heads, teachers, and the Model that holds them.
 
 Contents tables: the name a recipe uses -> module:Class. A name like "my_lab.nets:MyEncoder" needs no row here.
 """
@@ -13,4 +13,10 @@ ENCODERS = {
 HEADS = {
     "linear": "distpre.towers.heads.projection:Linear",  # one matrix
     "mlp": "distpre.towers.heads.projection:Mlp",  # layers with GELU between
+}
+
+TEACHERS = {
+    "ema": "distpre.towers.teachers:Ema",  # exponential mean of the student (MoCo, BYOL, DINO)
+    "previous": "distpre.towers.teachers:Previous",  # the student at the stage's start (Mod-X, LwF)
+    "frozen": "distpre.towers.teachers:Frozen",  # weights of a run, a stage or an open_clip checkpoint
 }

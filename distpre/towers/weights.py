@@ -34,15 +34,22 @@ def load_tower(tower: nn.Module, path: str | Path, *, part: str) -> None:
 
     state = convert_to_custom_text_state_dict(read(path))
     mine = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
-    want = tower.state_dict()
-    for name in sorted(set(mine) ^ set(want)):
+    fill(tower, mine, f"{path} does not fit the {part} tower", f"{part}.")
+
+
+def fill(module: nn.Module, state: dict[str, Tensor], misfit: str, prefix: str = "") -> None:
+    """load_state_dict, refused with the first weight that is missing, too many or of another shape.
+
+    misfit: how the CheckpointError begins; prefix: stands before the names in it.
+    """
+    want = module.state_dict()
+    for name in sorted(set(state) ^ set(want)):
         where = "is not in it" if name in want else "is not in the tower"
-        raise CheckpointError(f"{path} does not fit the {part} tower: {part}.{name} {where}.", "Check model or config.")
+        raise CheckpointError(f"{misfit}: {prefix}{name} {where}.", "Check model or config.")
     for name, value in want.items():
-        if mine[name].shape != value.shape:
+        if state[name].shape != value.shape:
             raise CheckpointError(
-                f"{path} does not fit the {part} tower: {part}.{name} is {tuple(mine[name].shape)}, "
-                f"the tower's is {tuple(value.shape)}.",
+                f"{misfit}: {prefix}{name} is {tuple(state[name].shape)}, the tower's is {tuple(value.shape)}.",
                 "Check model or config.",
             )
-    tower.load_state_dict(mine)
+    module.load_state_dict(state)

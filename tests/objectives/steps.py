@@ -10,7 +10,7 @@ from distpre.types import Batch, Embedding, Step
 
 
 def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None), seed: int = 0) -> Step:
-    """Unit vectors (n, 4) a view, wanting gradients; a scale "s" with a bias; id "class". part: this rank's samples."""
+    """Unit vectors (n, 4) a view, wanting gradients; scale "s" with a bias; id "class"; teacher "old"; part: a rank's."""
     g = torch.Generator().manual_seed(seed + index)
     vectors = {v: F.normalize(torch.randn(n, 4, generator=g, dtype=torch.float64), dim=1) for v in views}
     present = {v: (torch.rand(n, generator=g) > 0.2)[part] for v in views}
@@ -24,7 +24,9 @@ def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None),
     )
     student = {v: Embedding(x[part].clone().requires_grad_()) for v, x in vectors.items()}
     scale, bias = (torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (6.0, -2.0))
-    return Step(batch, student, {"s": scale}, {"s": bias}, index, 10)
+    noise = {v: torch.randn(n, 4, generator=g, dtype=torch.float64) for v in views}
+    old = {v: Embedding(F.normalize(vectors[v] + noise[v], dim=1)[part]) for v in views}
+    return Step(batch, student, {"s": scale}, {"s": bias}, index, 10, {"old": old})
 
 
 def gradients(term, step: Step) -> dict[str, torch.Tensor]:
