@@ -139,6 +139,16 @@ class Term(Protocol):
     def __call__(self, step: Step) -> TermResult: ...
 
 
+class Memory(Protocol):
+    """What a term remembers between steps; every commit holds it (ARCHITECTURE.md, rule 3)."""
+
+    def state(self) -> dict[str, Tensor]:
+        """This rank's part."""
+
+    def load(self, parts: list[dict[str, Tensor]]) -> None:
+        """The parts of all ranks that wrote the commit, in rank order; there may be another number of ranks now."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of an evaluation table: value over n items; low and high bound it where the evaluator says how."""

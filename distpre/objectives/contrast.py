@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distpre.contrast import Block, Contrast, Direction, contrast
-from distpre.contrast.banks import Bank
+from distpre.contrast.banks import Bank, Queue
 from distpre.contrast.similarity import Dot, Similarity
 from distpre.contrast.targets import OwnPair, Targets
 from distpre.errors import RecipeError
@@ -50,6 +50,7 @@ class PairContrast:
     ):
         self.rows, self.columns, self.scaling = rows, columns, Scaling(scale, temperature)
         self.symmetric, self.bank, self.facts = symmetric, bank, facts or {}
+        self.memories = {"bank": bank} if isinstance(bank, Queue) else {}
         self.asked = {"targets": targets, "similarity": similarity, "form": form, "within": within, "layout": layout}
         self.loss = softmax_loss(inside, positives_below) if form == "softmax" else sigmoid_loss
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from distpre.errors import NumericError
 from distpre.runtime.group import rank
 from distpre.schedule import Schedule
-from distpre.types import Step, Term
+from distpre.types import Memory, Step, Term
 
 
 @dataclass
@@ -49,3 +49,9 @@ class Objective:
 
     def has(self, *, local: bool) -> bool:
         return any(term.local == local for term, _ in self.terms.values())
+
+    @property
+    def memories(self) -> dict[str, Memory]:
+        """{"term.part": what it remembers}, of the terms that have `memories`."""
+        named = ((name, getattr(term, "memories", {})) for name, (term, _) in self.terms.items())
+        return {f"{name}.{part}": memory for name, its in named for part, memory in its.items()}

@@ -2,6 +2,7 @@
 
     checkpoints/step-00000100/engine/...   DeepSpeed's files, one part a rank: weights and optimiser, to resume from
                               weights.safetensors   the whole model, to evaluate, export or teach from
+                              memory/...   what terms remember (queues, sample states), one part a rank
                               state.json   step, data cursor, world size, ZeRO stage
                               COMMIT       written last, by rank 0, after everything above is on the disk
 
@@ -13,8 +14,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors.torch import load_file, save_file
@@ -23,8 +26,10 @@ from torch import Tensor
 from distpre.errors import CheckpointError
 from distpre.runtime import group
 from distpre.runtime.engine import Engine
+from distpre.types import Memory
 
-ENGINE, WEIGHTS = "engine", "weights.safetensors"
+ENGINE, WEIGHTS, MEMORY = "engine", "weights.safetensors", "memory"
+NONE: Mapping[str, Memory] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,15 @@ def newest(run_dir: str | Path) -> Commit | None:
     return next(reversed(commits(run_dir)), None)
 
 
-def save(run_dir: str | Path, engine: Engine, *, step: int, state: dict[str, Any], keep: int) -> Commit:
+def save(
+    run_dir: str | Path,
+    engine: Engine,
+    *,
+    step: int,
+    state: dict[str, Any],
+    keep: int,
+    memories: Mapping[str, Memory] = NONE,
+) -> Commit:
     """Writes the commit of `step` and prunes all but the newest `keep`; every rank calls it."""
     commit = Commit(Path(run_dir, "checkpoints", f"step-{step:08d}"))
     if group.rank() == 0:
@@ -74,6 +87,10 @@ def save(run_dir: str | Path, engine: Engine, *, step: int, state: dict[str, Any
     weights = engine.full_weights()
     if group.rank() == 0:
         save_file(weights, commit.path / WEIGHTS)
+    for name, memory in memories.items():
+        file = commit.path / MEMORY / f"{name}-{group.rank():05d}.safetensors"
+        file.parent.mkdir(exist_ok=True)
+        save_file(memory.state(), file)
     _sync_files(commit.path)
     group.wait_for_all()
     if group.rank() == 0:
@@ -87,8 +104,8 @@ def save(run_dir: str | Path, engine: Engine, *, step: int, state: dict[str, Any
     return commit
 
 
-def load(commit: Commit, engine: Engine) -> dict[str, Any]:
-    """Fills the engine from a commit and returns its state; every rank calls it.
+def load(commit: Commit, engine: Engine, memories: Mapping[str, Memory] = NONE) -> dict[str, Any]:
+    """Fills the engine and the memories from a commit and returns its state; every rank calls it.
 
     Raises CheckpointError for another ZeRO stage, or for another world size where the stage shards the optimiser.
     """
@@ -105,6 +122,12 @@ def load(commit: Commit, engine: Engine) -> dict[str, Any]:
             f"Resume with launch.workers={state['world_size']}; train.zero=0 resumes on any number.",
         )
     engine.load(str(commit.path), ENGINE)
+    for name, memory in memories.items():
+        files = sorted((commit.path / MEMORY).glob(f"{name}-*.safetensors"))
+        if len(files) != state["world_size"]:
+            what = f"{commit.path / MEMORY} has {len(files)} parts of {name} for {state['world_size']} workers."
+            raise CheckpointError(what, "Train in a new run.dir: this commit is of a recipe without it, or damaged.")
+        memory.load([load_file(file) for file in files])
     return state
 
 

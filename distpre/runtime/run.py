@@ -124,7 +124,7 @@ class Run:
     def _resume(self) -> int:
         """Takes up the newest commit, if there is one; returns the step to go on from."""
         if self.found is not None and not self.begins:
-            state = commit.load(self.found, self.engine)
+            state = commit.load(self.found, self.engine, self.objective.memories)
             try:
                 self.loader.load_state_dict(state["data"])
             except KeyError as e:
@@ -181,6 +181,7 @@ class Run:
             self.engine,
             step=self.step,
             state={"data": self.loader.state_dict()},
+            memories=self.objective.memories,
             keep=self.recipe.train.keep,
         )
         self.committed = self.step

@@ -163,3 +163,27 @@ def save_many(run_dir: str) -> None:
     engine = an_engine(0)
     for step in (1, 2, 3):
         commit.save(run_dir, engine, step=step, state={}, keep=2)
+
+
+def remembering(run_dir: str, world: int):
+    """A queue that took one batch is committed; returns what an empty one finds in that commit."""
+    from distpre.contrast.banks import Queue
+    from distpre.runtime import group
+
+    engine, queue = an_engine(0), Queue(6)
+    if world == 2:
+        queue.push(torch.eye(4)[2 * group.rank() :][:2] + group.rank(), torch.ones(2, dtype=torch.bool))
+        commit.save(run_dir, engine, step=1, state={}, keep=2, memories={"match.bank": queue})
+    found = Queue(6)
+    commit.load(commit.newest(run_dir), engine, {"match.bank": found})
+    return sorted(group.gathered(found.columns(torch.zeros(1, 4)).vectors).tolist()), found.pushed
+
+
+@pytest.mark.cluster
+def test_what_terms_remember_is_in_the_commit_and_is_dealt_anew_at_another_world_size(tmp_path):
+    expect = sorted([*torch.eye(4)[:2].tolist(), *(torch.eye(4)[2:] + 1).tolist()])
+    assert ranks(2).run(remembering, str(tmp_path), 2) == [(expect, 4)] * 2
+    assert ranks(1).run(remembering, str(tmp_path), 1) == [(expect, 4)]
+    (tmp_path / "checkpoints/step-00000001/memory/match.bank-00001.safetensors").unlink()
+    with pytest.raises(AssertionError, match="has 1 parts of match.bank for 2 workers"):
+        ranks(1).run(remembering, str(tmp_path), 1)
