@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -70,12 +71,17 @@ def engine(stage: Stage, model: Model) -> Engine:
         steps=stage.of,
         first=stage.begins,
         zero=train.zero,
-        accumulation=train.accumulation,
+        accumulation=accumulation(stage.recipe),
         clip=train.clip,
         weight_decay=optimiser.weight_decay,
         betas=tuple(optimiser.betas),
         eps=optimiser.eps,
     )
+
+
+def accumulation(recipe: Recipe) -> int:
+    """Micro-batches of a step: more where fewer workers than the recipe's share the global batch, so that each fits."""
+    return math.ceil(recipe.train.accumulation * max(1, recipe.launch.workers / group.world_size()))
 
 
 def objective(recipe: Recipe) -> Objective:

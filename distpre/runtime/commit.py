@@ -107,7 +107,7 @@ def save(
 def load(commit: Commit, engine: Engine, memories: Mapping[str, Memory] = NONE) -> dict[str, Any]:
     """Fills the engine and the memories from a commit and returns its state; every rank calls it.
 
-    Raises CheckpointError for another ZeRO stage, or for another world size where the stage shards the optimiser.
+    Another world size is converted for. Raises CheckpointError for another ZeRO stage.
     """
     state = commit.state()
     if state["zero"] != engine.zero:
@@ -116,12 +116,16 @@ def load(commit: Commit, engine: Engine, memories: Mapping[str, Memory] = NONE) 
             f"Resume with train.zero={state['zero']}, or give another run.dir.",
         )
     if engine.zero and state["world_size"] != group.world_size():
-        raise CheckpointError(
-            f"{commit.path} was written by {state['world_size']} workers, now there are {group.world_size()}, and "
-            f"ZeRO stage {engine.zero} keeps one part of the optimiser a worker.",
-            f"Resume with launch.workers={state['world_size']}; train.zero=0 resumes on any number.",
-        )
-    engine.load(str(commit.path), ENGINE)
+        try:
+            engine.load_of_other_ranks(str(commit.path), ENGINE)
+        except OSError as e:
+            raise CheckpointError(
+                f"{commit.path} was written by {state['world_size']} workers and could not be converted for "
+                f"{group.world_size()}: {e}.",
+                f"Resume with launch.workers={state['world_size']}, or mend what it says.",
+            ) from e
+    else:
+        engine.load(str(commit.path), ENGINE)
     for name, memory in memories.items():
         files = sorted((commit.path / MEMORY).glob(f"{name}-*.safetensors"))
         if len(files) != state["world_size"]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
 import logging
 import os
+import shutil
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,6 +174,29 @@ class Engine:
     def load(self, folder: str, tag: str) -> None:
         self.wrapped.load_checkpoint(folder, tag=tag)
 
+    def load_of_other_ranks(self, folder: str, tag: str) -> None:
+        """What another number of ranks saved under a stage that divides the optimiser; every rank calls it.
+
+        Rank 0 writes DeepSpeed's universal format (a file a parameter and moment) beside it, which lasts until every
+        rank has read its part. Raises whatever stopped rank 0, on every rank.
+        """
+        universal = f"{tag}-universal"
+        fault = universal_copy(Path(folder, tag), Path(folder, universal)) if group.rank() == 0 else None
+        if fault := group.from_rank_zero(fault):
+            raise OSError(fault)
+        groups = self.wrapped.optimizer.param_groups
+        settings = [{name: value for name, value in g.items() if name != "params"} for g in groups]
+        self.wrapped._config.load_universal_checkpoint = True  # has no other switch once the engine is built
+        self.wrapped.load_checkpoint(folder, tag=universal)
+        self.wrapped._config.load_universal_checkpoint = False
+        for g, mine in zip(self.wrapped.optimizer.param_groups, settings, strict=True):
+            g.update(mine)  # stage 3 gives every group the first one's weight decay ...
+        for moments in self.wrapped.optimizer.optimizer.state.values():
+            moments["step"] = moments["step"].clone()  # ... and one and the same counter, which AdamW adds to in place
+        group.wait_for_all()
+        if group.rank() == 0:
+            shutil.rmtree(Path(folder, universal))
+
     def full_weights(self) -> dict[str, Tensor]:
         """The whole model's fp32 weights on the CPU of rank 0, and {} elsewhere; every rank calls it."""
         weights = {}
@@ -190,6 +218,24 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [g for g in groups if g["params"]]
+
+
+def universal_copy(saved: Path, out: Path) -> str | None:
+    """Converts what ranks saved; returns what went wrong, if something did."""
+    from deepspeed.checkpoint import ds_to_universal
+
+    shutil.rmtree(out, ignore_errors=True)
+    asked = {"keep_temp_folder": False, "strict": True, "inject_missing_state": True}
+    workers = {"num_extract_workers": 1, "num_merge_workers": 1}  # more would fork this process
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            ds_to_universal.main(
+                argparse.Namespace(input_folder=str(saved), output_folder=str(out), **asked, **workers)
+            )
+    except Exception as e:  # of whatever kind: the other ranks wait for our word
+        return f"{type(e).__name__}: {e}"
+    return None
 
 
 def count_parameters(module: nn.Module) -> int:
