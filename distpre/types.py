@@ -26,6 +26,9 @@ class Padded:
     def __len__(self) -> int:
         return len(self.values)
 
+    def to(self, device: torch.device) -> Padded:
+        return Padded(self.values.to(device), self.mask.to(device))
+
 
 @dataclass(frozen=True)
 class Sample:

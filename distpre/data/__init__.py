@@ -1,1 +1,9 @@
-"""Which samples, in which order, read exactly once. ARCHITECTURE.md says how a sample flows; order.py is the heart."""
+"""Which samples, in which order, read exactly once. ARCHITECTURE.md says how a sample flows; order.py is the heart.
+
+Contents table: the name a recipe uses -> module:Class.
+"""
+
+PAIRINGS = {
+    "apart": "distpre.data.pairing:Apart",  # one sample a participant in a global batch
+    "blocks": "distpre.data.pairing:Blocks",  # M of a class together; hard negatives where the id is a cluster
+}

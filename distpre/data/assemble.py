@@ -27,6 +27,7 @@ from distpre.types import Batch
 
 SUBSTITUTE = 3  # what a key is for (order.py has 1 and 2)
 SUBSTITUTES = 8  # tried before giving up
+FIRST = 80  # samples looked at for what a view is
 
 
 class View(Protocol):
@@ -79,7 +80,7 @@ class Assembler:
         self.says: Callable[[str], None] = lambda text: None  # a worker's line about what it is doing
         self.seconds: Counter[str] = Counter()
         self.slowest = (0.0, "")
-        self.kinds: dict[bool, dict[str, str]] = {}  # {evaluation: {view: dtype and shape}}
+        self.first: dict[bool, dict[str, Any]] = {}  # {evaluation: {view: of the first sample that has it}}
 
     def __call__(self, task: Task) -> Made:
         self.seconds.clear()
@@ -120,13 +121,27 @@ class Assembler:
                 rows.append(self._substitute(bad[-1], evaluation))
                 weights.append(0.0)
         with self._stage("collate"):
+            optional = [name for name, view in self.views.items() if view.field in self.source.optional]
+            present = {name: torch.tensor([row[name] is not None for row in rows]) for name in optional}
             batch = Batch(
-                views={name: collate([row[name] for row in rows], name) for name in self.views},
+                views={name: collate(self._filled(name, rows, evaluation), name) for name in self.views},
                 ids={name: torch.from_numpy(column) for name, column in self.source.id_columns(ordinals).items()},
                 ordinal=torch.from_numpy(ordinals.copy()),
                 weight=torch.tensor(weights, dtype=torch.float32),
+                present=present,
             )
         return Made(batch, bad=bad, seconds=dict(self.seconds))
+
+    def _filled(self, name: str, rows: list[dict[str, Any]], evaluation: bool) -> list[Any]:
+        """The rows of a view; zeros stand where a sample has none."""
+        values = [row[name] for row in rows]
+        if any(value is None for value in values):
+            if name not in self.first[evaluation]:
+                what = f"none of the first {FIRST} samples has the field {self.views[name].field!r} of views.{name}."
+                raise DataError(f"data: {what}", "Leave the view out, or name another field.")
+            like = self.first[evaluation][name]
+            values = [like * 0 if value is None else value for value in values]
+        return values
 
     def _read_all(self, ordinals: NDArray[np.int64]) -> list[Raw | Unreadable]:
         """In the order in which they lie on the disk; returned in the order asked for."""
@@ -153,7 +168,10 @@ class Assembler:
         with self._stage("decode", raw.key):
             fields = self.source.sample(raw).fields
         with self._stage("view", raw.key):
-            row = {name: self._view(name, fields, epoch, raw.ordinal, evaluation) for name in self.views}
+            row = {
+                name: self._view(name, fields, epoch, raw.ordinal, evaluation) if view.field in fields else None
+                for name, view in self.views.items()
+            }
         self._check_kinds(row, evaluation)
         return row
 
@@ -170,21 +188,25 @@ class Assembler:
 
     def _check_kinds(self, row: dict[str, Any], evaluation: bool) -> None:
         """A view is of one dtype and shape (1-D lengths apart), which the source's first readable sample decides."""
-        if evaluation not in self.kinds:
-            self.kinds[evaluation] = {}  # the first sample is judged against nothing
-            self.kinds[evaluation] = self._first_kinds(evaluation)
-        for name, first in self.kinds[evaluation].items():
-            if (kind := _kind(row[name])) != first:
-                raise Unreadable(f"view {name} gives {kind}, for the source's first sample it gives {first}")
+        if evaluation not in self.first:
+            self.first[evaluation] = {}  # the first sample is judged against nothing
+            self.first[evaluation] = self._first_of_each(evaluation)
+        for name, first in self.first[evaluation].items():
+            if row[name] is not None and (kind := _kind(row[name])) != _kind(first):
+                raise Unreadable(f"view {name} gives {kind}, for the source's first sample it gives {_kind(first)}")
 
-    def _first_kinds(self, evaluation: bool) -> dict[str, str]:
-        for ordinal in range(min(len(self.source), 10 * SUBSTITUTES)):
+    def _first_of_each(self, evaluation: bool) -> dict[str, Any]:
+        """{view: value}; a view that the first samples lack is not in it."""
+        found: dict[str, Any] = {}
+        for ordinal in range(min(len(self.source), FIRST)):
             try:
                 row = self._viewed(self._read(ordinal), 0, evaluation)
             except Unreadable:
                 continue
-            return {name: _kind(value) for name, value in row.items()}
-        return {}
+            found = {name: value for name, value in row.items() if value is not None} | found
+            if len(found) == len(self.views):
+                break
+        return found
 
     def _substitute(self, bad: Bad, evaluation: bool) -> dict[str, Any]:
         """Another sample of the source, the same one in every run. Raises DataError where none can be read."""

@@ -37,6 +37,7 @@ class Mixture:
         self.names, self.parts = list(parts), [source for source, _ in parts.values()]
         self.quotas = quotas({name: weight for name, (_, weight) in parts.items()})
         self.fields, self.ids = self.parts[0].fields, self.parts[0].ids
+        self.optional = frozenset[str]().union(*(source.optional for source in self.parts))
         for name, source in zip(self.names, self.parts, strict=True):
             if set(source.fields) != set(self.fields) or set(source.ids) != set(self.ids):
                 raise DataError(

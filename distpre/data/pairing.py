@@ -97,8 +97,7 @@ def _groups(source: Source, id: str) -> NDArray[np.int64]:
     """(n,) group number of each sample; a sample without the id is a group of its own."""
     if id not in source.ids:
         raise DataError(f"data: the order asks for the id {id!r}; the source has {', '.join(source.ids) or 'none'}.")
-    ordinals = np.arange(len(source))
-    column = source.manifest.column(f"id:{source.ids[id]}", ordinals)
+    column = source.id_columns(np.arange(len(source)))[id]
     missing = column == MISSING
     groups = np.unique(column, return_inverse=True)[1]
     return np.where(missing, groups.max() + 1 + missing.cumsum(), groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,10 +38,17 @@ class Unreadable(Exception):
 
 
 class Source:
-    """fields: {name: extension}; ids: {name: id path (ids.py)}."""
+    """fields: {name: extension}; ids: {name: id path (ids.py)}; optional: fields that a sample may lack."""
 
-    def __init__(self, manifest: Manifest, reader: Reader, fields: dict[str, str], ids: dict[str, str]):
-        self.manifest, self.reader, self.fields, self.ids = manifest, reader, fields, ids
+    def __init__(
+        self,
+        manifest: Manifest,
+        reader: Reader,
+        fields: dict[str, str],
+        ids: dict[str, str],
+        optional: frozenset[str] = frozenset(),
+    ):
+        self.manifest, self.reader, self.fields, self.ids, self.optional = manifest, reader, fields, ids, optional
 
     @classmethod
     def open(
@@ -50,6 +57,7 @@ class Source:
         fields: dict[str, str],
         ids: dict[str, str] | None = None,
         *,
+        optional: Iterable[str] = (),
         note: Callable[[str], None] = lambda text: None,
         cache: str | None = None,
         cache_bytes: int | None = None,
@@ -67,9 +75,10 @@ class Source:
         if not len(manifest):
             raise DataError(f"data: shards {shards!r} hold no sample.", "Write them with `python -m tools.shard`.")
         for number, entry in enumerate(manifest.entries):
-            _check_fields(entry, fields)
+            _check_fields(entry, {name: e for name, e in fields.items() if name not in optional})
             _check_ids(entry, manifest.shard(number) if ids and entry.header.count else None, ids)
-        return cls(manifest, Reader(names, [e.header.stamp for e in manifest.entries], store), fields, ids)
+        reader = Reader(names, [e.header.stamp for e in manifest.entries], store)
+        return cls(manifest, reader, fields, ids, frozenset(optional))
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -101,7 +110,7 @@ class Source:
         return {name: self.manifest.column(f"id:{path}", ordinals) for name, path in self.ids.items()}
 
     def raw(self, ordinal: int, only: set[str] | None = None) -> Raw:
-        """Its members' bytes, of all fields or `only` of some. Raises Unreadable where any field is missing."""
+        """Its members' bytes, of all fields or `only` of some. Raises Unreadable where a needed field is missing."""
         shard, row = self._place(ordinal)
         index = self.manifest.shard(shard)
         flaw = int(index.column("flaw")[row])
@@ -110,6 +119,8 @@ class Source:
         members = index.members(row)
         wanted = {}
         for name, extension in self.fields.items():
+            if extension not in members and name in self.optional:
+                continue
             if extension not in members:
                 raise Unreadable(f"no .{extension} among {', '.join('.' + e for e in members)}")
             if only is None or name in only:
@@ -117,6 +128,8 @@ class Source:
         for name, path in self.ids.items():
             if int(index.column(f"id:{path}")[row]) == id_columns.MISSING:
                 raise Unreadable(f"no {path} for the id {name}")
+        if not wanted:
+            raise Unreadable(f"none of {', '.join('.' + e for e in self.fields.values())}")
         try:
             return Raw(index.key(row), ordinal, self._bytes(shard, wanted))
         except OSError as e:

@@ -26,7 +26,7 @@ class Subset:
 
     def __init__(self, source: Source | Mixture | Subset, ordinals: NDArray[np.int64]):
         self.source, self.ordinals = source, np.unique(np.asarray(ordinals, np.int64))
-        self.fields, self.ids = source.fields, source.ids
+        self.fields, self.ids, self.optional = source.fields, source.ids, source.optional
 
     def __len__(self) -> int:
         return len(self.ordinals)

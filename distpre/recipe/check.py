@@ -30,6 +30,7 @@ def check(recipe: Recipe, document: Document) -> None:
     _each_view_has_one_tower(recipe, document)
     _names_are_plain(recipe, document)
     _replay_is_sized(recipe, document)
+    _one_order(recipe, document)
     _batch_divides(recipe, document)
 
 
@@ -38,6 +39,8 @@ def components(recipe: Recipe) -> list[tuple[Key, Component, str]]:
     found: list[tuple[Key, Component, str]] = []
     if recipe.data.prepare:
         found.append((("data", "prepare"), recipe.data.prepare, "prepare"))
+    if recipe.data.pairing:
+        found.append((("data", "pairing"), recipe.data.pairing, "pairing"))
     for name, view in recipe.views.items():
         for kind in ("ops", "eval_ops"):
             found += [(("views", name, kind, i), op, "op") for i, op in enumerate(getattr(view, kind) or ())]
@@ -63,6 +66,13 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
         found += _named(teacher.keywords(), ("teachers", name, "of"), recipe.towers, "tower")
         found += _named(teacher.keywords(), ("teachers", name, "views"), embedded, "view that a tower embeds")
     found.append((("data",), "train", sources, "source"))
+    found += [(("data", "mixture", name), name, sources, "source") for name in recipe.data.mixture]
+    for name, source in sources.items():
+        named = enumerate(source.optional)
+        found += [(("data", name, "optional", i), f, source.fields, f"field of data.{name}") for i, f in named]
+    if recipe.data.pairing and "train" in sources:
+        keywords, ids = recipe.data.pairing.keywords(), sources["train"].ids
+        found += _named(keywords, ("data", "pairing", "id"), ids, "id of data.train")
     found += [(("evaluate", "data"), evaluate.data, sources, "source")] if evaluate else []
     for source in dict.fromkeys(("train", evaluate.data) if evaluate else ("train",)):
         fields = sources[source].fields if source in sources else {}
@@ -137,6 +147,14 @@ def _replay_is_sized(recipe: Recipe, document: Document) -> None:
     if replay is not None and (replay.share is None) == (replay.samples is None):
         what = "a buffer has `share` (of each earlier domain) or `samples` (of each): one of the two."
         _refuse(document, ("data", "replay"), what, "Write {share: 0.02, weight: 0.25}.")
+
+
+def _one_order(recipe: Recipe, document: Document) -> None:
+    data = recipe.data
+    said = [name for name in ("pairing", "mixture", "replay") if getattr(data, name)]
+    if len(said) > 1:
+        what = f"data.{said[0]} and data.{said[1]} are two orders of the training data."
+        _refuse(document, ("data", said[1]), what, "Keep one of them.")
 
 
 def _batch_divides(recipe: Recipe, document: Document) -> None:

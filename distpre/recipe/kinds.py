@@ -55,6 +55,8 @@ def may_be(hint: Any, bounds: Iterable[Any] = ()) -> str:
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return f"a mapping with {', '.join(hint.model_fields)}"
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return may_be(arguments[0], hint.__metadata__)
     if origin is typing.Literal:
         return listed(arguments, "or")
     if origin in (typing.Union, types.UnionType):

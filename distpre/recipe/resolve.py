@@ -19,6 +19,7 @@ TABLES = {
     "targets": "distpre.contrast:TARGETS",
     "similarity": "distpre.contrast:SIMILARITIES",
     "bank": "distpre.contrast:BANKS",
+    "pairing": "distpre.data:PAIRINGS",
     "encoder": "distpre.towers:ENCODERS",
     "head": "distpre.towers:HEADS",
     "teacher": "distpre.towers:TEACHERS",

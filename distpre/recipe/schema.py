@@ -37,12 +37,14 @@ class Paper(Frame):
 class SourceSpec(Frame):
     """shards: path, URL, brace list, `::` list or list of them; fields {name: extension}; ids {name: field path}.
 
+    optional: fields that a sample may lack; it then counts in no term that reads their views.
     where: {id: values}: only the samples that have one of the values, for every id that is named.
     """
 
     shards: str | list[str]
     fields: dict[str, str]
     ids: dict[str, str] = {}
+    optional: list[str] = []
     where: Where = {}
 
 
@@ -59,7 +61,10 @@ class ReplaySpec(Frame):
 
 
 class DataSpec(Frame):
-    """Sources by name (any other key), and how they are read."""
+    """Sources by name (any other key), and how they are read.
+
+    mixture: {source: weight} that training draws from, by default `train` alone. pairing: an order by ids.
+    """
 
     sources: dict[str, SourceSpec]
     prepare: Component | None = None
@@ -70,6 +75,8 @@ class DataSpec(Frame):
     cache: str | None = None
     cache_bytes: PositiveInt | None = None
     replay: ReplaySpec | None = None
+    mixture: dict[str, PositiveFloat] = {}
+    pairing: Component | None = None
 
     @model_validator(mode="before")
     @classmethod

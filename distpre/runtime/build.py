@@ -9,6 +9,7 @@ import torch
 
 from distpre.data.loader import Loader
 from distpre.data.mixture import Mixture
+from distpre.data.pairing import Pairing
 from distpre.data.source import Source
 from distpre.data.subset import Subset, domain
 from distpre.errors import DataError, RecipeError
@@ -103,11 +104,29 @@ def source(recipe: Recipe, name: str, note: Callable[[str], None]) -> Source | S
     spec, data = recipe.data.sources[name], recipe.data
     try:
         whole = Source.open(
-            spec.shards, spec.fields, spec.ids, note=note, cache=data.cache, cache_bytes=data.cache_bytes
+            spec.shards,
+            spec.fields,
+            spec.ids,
+            optional=spec.optional,
+            note=note,
+            cache=data.cache,
+            cache_bytes=data.cache_bytes,
         )
         return domain(whole, spec.where)
     except DataError as e:
         raise DataError(f"data.{name}: {e.what.removeprefix('data: ')}", e.remedy) from e
+
+
+def training(recipe: Recipe, note: Callable[[str], None]) -> Source | Subset | Mixture:
+    """What the recipe trains on. Raises DataError."""
+    weights = recipe.data.mixture
+    if not weights:
+        return source(recipe, "train", note)
+    return Mixture({name: (source(recipe, name, note), weight) for name, weight in weights.items()})
+
+
+def pairing(recipe: Recipe) -> Pairing | None:
+    return build(recipe.data.pairing, "pairing") if recipe.data.pairing else None
 
 
 def loader(

@@ -50,7 +50,7 @@ def training_source(stages: list[Stage], number: int, run_dir: str | Path, note:
     Raises DataError for a buffer larger than its domain.
     """
     stage = stages[number]
-    current, spec = build.source(stage.recipe, "train", note), stage.recipe.data.replay
+    current, spec = build.training(stage.recipe, note), stage.recipe.data.replay
     if spec is None or number == 0:
         return current
     earlier = {}

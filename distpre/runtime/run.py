@@ -74,7 +74,13 @@ class Run:
         views = build.views(self.recipe)
         source = training_source(self.stages, number, folder.path, self.note)
         self.loader = build.loader(
-            self.recipe, source, views, batch=self.recipe.train.batch, note=self.note, quarantine=self.quarantine
+            self.recipe,
+            source,
+            views,
+            batch=self.recipe.train.batch,
+            pairing=build.pairing(self.recipe),
+            note=self.note,
+            quarantine=self.quarantine,
         )
         self.engine = build.engine(self.stage, self._model())
         self.objective = build.objective(self.recipe)
