@@ -25,7 +25,7 @@ def evaluate(run_dir: str | Path) -> dict[str, Any]:
     recipe = stage_of(recipe, newest.step).recipe
     if recipe.evaluate is None:
         raise CheckpointError(f"{run_dir}/recipe.yaml has no `evaluate`.", "Add one, with `data` and `tables`.")
-    model = build.model(recipe)
+    model = build.model(recipe, fresh=False)
     model.load_state_dict(newest.weights())
     model.to(group.device())
     evaluation = Evaluation.of(recipe, model, build.views(recipe), lambda text: print(text, file=sys.stderr))

@@ -40,7 +40,7 @@ def export(run_dir: str | Path, to: str, out: str | Path | None = None) -> Path:
         return path
     recipe = Recipe.from_resolved(Path(run_dir, "recipe.yaml").read_text())
     folder = Path(out or Path(run_dir, "export", "open_clip"))
-    model = build.model(recipe.model_copy(update={"teachers": {}}))
+    model = build.model(recipe.model_copy(update={"teachers": {}}), fresh=False)
     model.load_state_dict(weights)
     config, state = to_open_clip(model, recipe)
     folder.mkdir(parents=True, exist_ok=True)

@@ -117,6 +117,7 @@ def test_an_exported_tower_initialises_the_next_run(whole, tmp_path):
     from distpre.recipe import load
     from distpre.recipe.resolve import build
     from distpre.runtime import commit
+    from distpre.runtime.build import model
 
     done = command("distpre.export", "runs/whole", "--to", "open_clip", cwd=whole.parents[1])
     weights = whole.parents[1] / done.stdout.strip() / "open_clip_model.safetensors"
@@ -124,6 +125,8 @@ def test_an_exported_tower_initialises_the_next_run(whole, tmp_path):
     encoder = build(recipe.towers["image"].encoder, "encoder")
     trained = commit.newest(whole).weights()
     assert torch.equal(encoder.visual.proj, trained["towers.image.encoder.visual.proj"])
+    weights.rename(weights.with_name("gone.safetensors"))  # a run that started from it does without, once it committed
+    model(recipe, fresh=False).load_state_dict(trained)
 
 
 @pytest.mark.cluster

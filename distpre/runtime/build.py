@@ -17,6 +17,7 @@ from distpre.objectives.objective import Objective
 from distpre.recipe import Recipe
 from distpre.recipe.kinds import nearest
 from distpre.recipe.resolve import build, schedule
+from distpre.recipe.schema import Component
 from distpre.recipe.stages import Stage
 from distpre.runtime import group
 from distpre.runtime.engine import Engine
@@ -26,11 +27,17 @@ from distpre.towers.tower import Tower
 from distpre.views.pipeline import View
 
 
-def model(recipe: Recipe) -> Model:
-    """Towers and scales, the same weights on every rank and at every world size (seeded here)."""
+def model(recipe: Recipe, *, fresh: bool = True) -> Model:
+    """Towers and scales, the same weights on every rank and at every world size (seeded here).
+
+    fresh False: a commit's weights will follow, so the files that towers start from need not be there any more.
+    """
     torch.manual_seed(recipe.seed)
     towers = {
-        name: Tower(build(spec.encoder, "encoder"), build(spec.head, "head") if spec.head else None)
+        name: Tower(
+            build(spec.encoder if fresh else bare(spec.encoder), "encoder"),
+            build(spec.head, "head") if spec.head else None,
+        )
         for name, spec in recipe.towers.items()
     }
     tower_of = {view: name for name, spec in recipe.towers.items() for view in spec.views}
@@ -38,6 +45,12 @@ def model(recipe: Recipe) -> Model:
     made = Model(towers, tower_of, scales, recipe.train.precision, teachers(recipe, towers))
     freeze(made, recipe.train.freeze)
     return made
+
+
+def bare(encoder: Component) -> Component:
+    """Without the keywords that name weights to start from."""
+    keywords = {key: value for key, value in encoder.keywords().items() if key not in ("weights", "fetch")}
+    return Component(name=encoder.name, **keywords)
 
 
 def teachers(recipe: Recipe, towers: dict[str, Tower]) -> dict[str, Teacher]:

@@ -97,7 +97,7 @@ class Run:
 
     def _model(self) -> Model:
         """At a stage's beginning the towers are the stage's before, and teachers take their weights."""
-        model = build.model(self.recipe)
+        model = build.model(self.recipe, fresh=self.found is None)
         if self.begins and self.found is not None:
             weights = {name: w for name, w in self.found.weights().items() if not name.startswith("teachers.")}
             student = nn.ModuleDict({"towers": model.towers, "scales": model.scales})
