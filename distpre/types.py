@@ -46,7 +46,8 @@ class Batch:
     """This rank's part of one global batch.
 
     views: {view: (b, ...)}; ids: {id: (b,) int64}; present: {view: (b,) bool}, a view that is not named is present
-    everywhere; ordinal: (b,) int64, place in the data set; weight: (b,) float32, 0 for a substituted bad sample.
+    everywhere; ordinal: (b,) int64, place in the data set; weight: (b,) float32, 0 for a substituted bad sample;
+    state: {weighting: (b,)}, what is remembered of the samples.
     """
 
     views: dict[str, Tensor | Padded]
@@ -54,6 +55,7 @@ class Batch:
     ordinal: Tensor
     weight: Tensor
     present: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ordinal)
@@ -80,6 +82,7 @@ class Batch:
             views={k: each(v) for k, v in self.views.items()},
             ids={k: f(v) for k, v in self.ids.items()},
             present={k: f(v) for k, v in self.present.items()},
+            state={k: f(v) for k, v in self.state.items()},
             ordinal=f(self.ordinal),
             weight=f(self.weight),
         )

@@ -2,6 +2,7 @@
 
     checkpoints/step-00000100/engine/...   DeepSpeed's files, one part a rank: weights and optimiser, to resume from
                               weights.safetensors   the whole model, to evaluate, export or teach from
+                              state-NAME-RANK.safetensors   sample states, one part a rank
                               state.json   step, data cursor, world size, ZeRO stage
                               COMMIT       written last, by rank 0, after everything above is on the disk
 
@@ -61,8 +62,19 @@ def newest(run_dir: str | Path) -> Commit | None:
     return next(reversed(commits(run_dir)), None)
 
 
-def save(run_dir: str | Path, engine: Engine, *, step: int, state: dict[str, Any], keep: int) -> Commit:
-    """Writes the commit of `step` and prunes all but the newest `keep`; every rank calls it."""
+def save(
+    run_dir: str | Path,
+    engine: Engine,
+    *,
+    step: int,
+    state: dict[str, Any],
+    keep: int,
+    parts: dict[str, tuple[dict[str, Tensor], dict[str, str]]] | None = None,
+) -> Commit:
+    """Writes the commit of `step` and prunes all but the newest `keep`; every rank calls it.
+
+    parts: {name: (tensors, metadata)} of this rank, for state-NAME-RANK.safetensors.
+    """
     commit = Commit(Path(run_dir, "checkpoints", f"step-{step:08d}"))
     if group.rank() == 0:
         for left in Path(run_dir, "checkpoints").glob("step-*"):
@@ -71,6 +83,8 @@ def save(run_dir: str | Path, engine: Engine, *, step: int, state: dict[str, Any
         commit.path.mkdir(parents=True, exist_ok=True)
     group.wait_for_all()
     engine.save(str(commit.path), ENGINE)
+    for name, (tensors, facts) in (parts or {}).items():
+        save_file(tensors, commit.path / f"state-{name}-{group.rank():05d}.safetensors", facts)
     weights = engine.full_weights()
     if group.rank() == 0:
         save_file(weights, commit.path / WEIGHTS)

@@ -22,6 +22,7 @@ from distpre.runtime.commit import Commit
 from distpre.runtime.domains import Domains, check_stages, earlier_records, is_over, training_source
 from distpre.runtime.evaluation import Evaluation, record
 from distpre.runtime.folder import RunFolder
+from distpre.runtime.remembered import Remembered
 from distpre.runtime.report import Reporter
 from distpre.towers.model import Model
 from distpre.towers.teachers import previous_weights
@@ -75,6 +76,7 @@ class Run:
         self.loader = build.loader(
             self.recipe, source, views, batch=self.recipe.train.batch, note=self.note, quarantine=self.quarantine
         )
+        self.remembered = Remembered(self.recipe, self.loader)
         self.engine = build.engine(self.stage, self._model())
         self.objective = build.objective(self.recipe)
         self.evaluation = None
@@ -122,6 +124,7 @@ class Run:
         """Takes up the newest commit, if there is one; returns the step to go on from."""
         if self.found is not None and not self.begins:
             state = commit.load(self.found, self.engine)
+            self.remembered.load(self.found.path)
             try:
                 self.loader.load_state_dict(state["data"])
             except KeyError as e:
@@ -154,11 +157,13 @@ class Run:
             self.meter.waits()
             batch = next(stream)
             self.meter.goes_on()
+            self.remembered.weigh(batch)
             yield batch
 
     def advance(self, batch: Batch, result: StepResult) -> None:
         """The step counts: moves the data cursor and, every `log_every` steps, reports."""
         self.loader.consumed(batch)
+        result.log |= {k: torch.tensor(v) for k, v in self.remembered.observe(batch, result).items()}
         self.step += 1
         if self.due(self.recipe.train.log_every) or self.step == 1:
             self.record("step", **self.meter.figures(self.step), **averaged(result), **self.engine.figures())
@@ -179,6 +184,7 @@ class Run:
             step=self.step,
             state={"data": self.loader.state_dict()},
             keep=self.recipe.train.keep,
+            parts=self.remembered.files(),
         )
         self.committed = self.step
         self.record("commit", step=self.step, seconds=time.monotonic() - began, path=str(kept.path))
