@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -49,7 +50,8 @@ class Batch:
     """This rank's part of one global batch.
 
     views: {view: (b, ...)}; ids: {id: (b,) int64}; present: {view: (b,) bool}, a view that is not named is present
-    everywhere; ordinal: (b,) int64, place in the data set; weight: (b,) float32, 0 for a substituted bad sample.
+    everywhere; ordinal: (b,) int64, place in the data set; weight: (b,) float32, 0 for a substituted bad sample;
+    state: {weighting: (b,)}, what is remembered of the samples.
     """
 
     views: dict[str, Tensor | Padded]
@@ -57,6 +59,7 @@ class Batch:
     ordinal: Tensor
     weight: Tensor
     present: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ordinal)
@@ -83,6 +86,7 @@ class Batch:
             views={k: each(v) for k, v in self.views.items()},
             ids={k: f(v) for k, v in self.ids.items()},
             present={k: f(v) for k, v in self.present.items()},
+            state={k: f(v) for k, v in self.state.items()},
             ordinal=f(self.ordinal),
             weight=f(self.weight),
         )
@@ -145,11 +149,11 @@ class Term(Protocol):
 class Memory(Protocol):
     """What a term remembers between steps; every commit holds it (ARCHITECTURE.md, rule 3)."""
 
-    def state(self) -> dict[str, Tensor]:
-        """This rank's part."""
+    def parts(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """(tensors, metadata) of this rank, for a safetensors file."""
 
-    def load(self, parts: list[dict[str, Tensor]]) -> None:
-        """The parts of all ranks that wrote the commit, in rank order; there may be another number of ranks now."""
+    def load(self, files: list[Path]) -> None:
+        """The files of all ranks that wrote the commit, in rank order; there may be another number of ranks now."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 NOUNS = {"types", "errors", "schedule", "runtime.group"}
-SIBLINGS = ("data", "views", "towers", "contrast")
+SIBLINGS = ("data", "views", "towers", "contrast", "weighting")
 # Room -> the rooms it may import, besides itself and the nouns.
 MAY = {
     **{room: set() for room in SIBLINGS},

@@ -1,7 +1,7 @@
 """Negatives beyond the batch: columns that each rank keeps a shard of, and synthetic ones of a row's own.
 
 A bank's vectors must live in the space of the term's columns; a queue is fed with those, so it does. Whatever remembers
-has state() and load(): a rank's part, and the parts of all ranks of the job that saved it, however many they were.
+has parts() and load(): a rank's part, and the files of all ranks of the job that saved it, however many they were.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from distpre.contrast.block import Block
@@ -63,12 +64,13 @@ class Queue:
         old = self.columns(new).vectors
         self._keep(torch.cat([old, new]), torch.cat([self.number.to(new.device), number]))
 
-    def state(self) -> dict[str, Tensor]:
+    def parts(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         vectors = torch.zeros(0, 0) if self.vectors is None else self.vectors
-        return {"vectors": vectors.cpu(), "number": self.number.cpu(), "pushed": torch.tensor([self.pushed])}
+        return {"vectors": vectors.cpu(), "number": self.number.cpu(), "pushed": torch.tensor([self.pushed])}, {}
 
-    def load(self, parts: list[dict[str, Tensor]]) -> None:
+    def load(self, files: list[Path]) -> None:
         """Deals what all ranks had to as many as there are now, by number."""
+        parts = [load_file(file) for file in files]
         self.pushed = int(parts[0]["pushed"])
         some = [part for part in parts if len(part["number"])]
         if some:

@@ -48,6 +48,7 @@ def components(recipe: Recipe) -> list[tuple[Key, Component, str]]:
         found.append((("towers", name, "encoder"), tower.encoder, "encoder"))
         found += [(("towers", name, "head"), tower.head, "head")] if tower.head else []
     found += [(("teachers", name), teacher, "teacher") for name, teacher in recipe.teachers.items()]
+    found += [(("weighting", name), each, "weighting") for name, each in recipe.weighting.items()]
     found += [(("objective", name), term.component, "term") for name, term in recipe.objective.items()]
     if recipe.evaluate:
         found += [(("evaluate", "tables", n), table, "evaluator") for n, table in recipe.evaluate.tables.items()]
@@ -65,6 +66,8 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
     for name, teacher in recipe.teachers.items():
         found += _named(teacher.keywords(), ("teachers", name, "of"), recipe.towers, "tower")
         found += _named(teacher.keywords(), ("teachers", name, "views"), embedded, "view that a tower embeds")
+    for name, each in recipe.weighting.items():
+        found += _named(each.keywords(), ("weighting", name, "of"), recipe.objective, "term")
     found.append((("data",), "train", sources, "source"))
     found += [(("data", "mixture", name), name, sources, "source") for name in recipe.data.mixture]
     for name, source in sources.items():

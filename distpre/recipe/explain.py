@@ -19,6 +19,7 @@ _SEAMS |= {
     "objective": "term",
     "tables": "evaluator",
     "teachers": "teacher",
+    "weighting": "weighting",
 }  # key of the frame -> seam of the components in it
 
 

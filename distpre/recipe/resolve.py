@@ -23,6 +23,7 @@ TABLES = {
     "encoder": "distpre.towers:ENCODERS",
     "head": "distpre.towers:HEADS",
     "teacher": "distpre.towers:TEACHERS",
+    "weighting": "distpre.weighting:CONTENTS",
     "op": "distpre.views:CONTENTS",
     "tokenizer": "distpre.views:TOKENIZERS",
     "evaluator": "distpre.evaluators:CONTENTS",

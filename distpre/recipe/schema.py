@@ -212,6 +212,7 @@ class Recipe(Frame):
     paper: Paper | None = None
     scales: dict[str, ScaleSpec] = {}
     teachers: dict[str, Component] = {}
+    weighting: dict[str, Component] = {}
     evaluate: EvaluateSpec | None = None
     stages: list[StageSpec] = []
     launch: LaunchSpec = LaunchSpec()

@@ -90,7 +90,8 @@ def save(
     for name, memory in memories.items():
         file = commit.path / MEMORY / f"{name}-{group.rank():05d}.safetensors"
         file.parent.mkdir(exist_ok=True)
-        save_file(memory.state(), file)
+        tensors, facts = memory.parts()
+        save_file(tensors, file, facts)
     _sync_files(commit.path)
     group.wait_for_all()
     if group.rank() == 0:
@@ -131,7 +132,7 @@ def load(commit: Commit, engine: Engine, memories: Mapping[str, Memory] = NONE) 
         if len(files) != state["world_size"]:
             what = f"{commit.path / MEMORY} has {len(files)} parts of {name} for {state['world_size']} workers."
             raise CheckpointError(what, "Train in a new run.dir: this commit is of a recipe without it, or damaged.")
-        memory.load([load_file(file) for file in files])
+        memory.load(files)
     return state
 
 

@@ -16,7 +16,7 @@ from distpre.recipe.resolve import build as build_component
 from distpre.recipe.schema import Where
 from distpre.runtime import build, group
 from distpre.runtime.group import gathered
-from distpre.types import Batch, Evaluator, Row
+from distpre.types import Batch, Evaluator, Padded, Row
 from distpre.views.pipeline import View
 
 
@@ -30,14 +30,22 @@ class FrozenTowers:
     @torch.no_grad()
     def batch(self, batch: Batch, *views: str) -> dict[str, Tensor]:
         there = batch.to(self.device).views
+        if not len(batch):  # some encoders cannot reshape nothing, yet under ZeRO-3 every rank must take part
+            there = {name: _one_row(x) for name, x in there.items()}
         embedded, _ = self.model({view: there[view.rpartition(".")[2]] for view in views})
-        return {view: vector for view, (vector, _) in embedded.items()}
+        return {view: vector[: len(batch)] for view, (vector, _) in embedded.items()}
 
     @torch.no_grad()
     def values(self, view: str, values: list[Any]) -> Tensor:
         made = [self.views[view.rpartition(".")[2]].evaluation(value) for value in values]
         parts = [collate(made[i : i + self.chunk]) for i in range(0, len(made), self.chunk)]
         return torch.cat([self.model({view: part.to(self.device)})[0][view][0] for part in parts])
+
+
+def _one_row(x: Tensor | Padded) -> Tensor | Padded:
+    if isinstance(x, Padded):
+        return Padded(_one_row(x.values), _one_row(x.mask).logical_not())
+    return x.new_zeros((1, *x.shape[1:]))
 
 
 class Evaluation:

@@ -23,11 +23,12 @@ from distpre.runtime.domains import Domains, check_stages, earlier_records, is_o
 from distpre.runtime.evaluation import Evaluation, record
 from distpre.runtime.folder import RunFolder
 from distpre.runtime.plan import layouts
+from distpre.runtime.remembered import Remembered
 from distpre.runtime.report import Reporter
 from distpre.towers.model import Model
 from distpre.towers.teachers import previous_weights
 from distpre.towers.weights import fill
-from distpre.types import Batch
+from distpre.types import Batch, Memory
 
 Sink = Callable[[dict[str, Any]], None]
 
@@ -82,6 +83,7 @@ class Run:
             note=self.note,
             quarantine=self.quarantine,
         )
+        self.remembered = Remembered(self.recipe, self.loader)
         self.engine = build.engine(self.stage, self._model())
         self.objective = build.objective(self.recipe)
         self.evaluation = None
@@ -130,7 +132,7 @@ class Run:
     def _resume(self) -> int:
         """Takes up the newest commit, if there is one; returns the step to go on from."""
         if self.found is not None and not self.begins:
-            state = commit.load(self.found, self.engine, self.objective.memories)
+            state = commit.load(self.found, self.engine, self._memories())
             try:
                 self.loader.load_state_dict(state["data"])
             except KeyError as e:
@@ -156,6 +158,9 @@ class Run:
         )
         return step
 
+    def _memories(self) -> dict[str, Memory]:
+        return self.remembered.memories | self.objective.memories
+
     def batches(self) -> Iterator[Batch]:
         """This rank's parts of the global batches, from the cursor to the stage's last step."""
         stream = self.loader.batches()
@@ -163,11 +168,13 @@ class Run:
             self.meter.waits()
             batch = next(stream)
             self.meter.goes_on()
+            self.remembered.weigh(batch)
             yield batch
 
     def advance(self, batch: Batch, result: StepResult) -> None:
         """The step counts: moves the data cursor and, every `log_every` steps, reports."""
         self.loader.consumed(batch)
+        result.log |= {k: torch.tensor(v) for k, v in self.remembered.observe(batch, result).items()}
         self.step += 1
         if self.due(self.recipe.train.log_every) or self.step == 1:
             self.record("step", **self.meter.figures(self.step), **averaged(result), **self.engine.figures())
@@ -187,7 +194,7 @@ class Run:
             self.engine,
             step=self.step,
             state={"data": self.loader.state_dict()},
-            memories=self.objective.memories,
+            memories=self._memories(),
             keep=self.recipe.train.keep,
         )
         self.committed = self.step

@@ -23,7 +23,7 @@ def shard_emoji(shared_data: Path, folder: Path) -> None:
 
 
 # What a recipe's shards are made of, where the recipe does not prepare them itself.
-SHARDS = {"recipes/image_text/emoji.yaml": shard_emoji}
+SHARDS = {"recipes/image_text/emoji.yaml": shard_emoji, "recipes/continual/emoji.yaml": shard_emoji}
 
 
 def trained(recipe: str, folder: str, run_dir: str) -> dict:

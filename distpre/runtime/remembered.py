@@ -1,0 +1,41 @@
+"""The sample states of a run: read before a step, written after it, in every commit."""
+
+from __future__ import annotations
+
+from distpre.data.loader import Loader
+from distpre.objectives.objective import StepResult
+from distpre.recipe import Recipe
+from distpre.recipe.resolve import build
+from distpre.types import Batch, Memory
+from distpre.weighting.state import SampleState
+
+
+class Remembered:
+    """The recipe's `weighting`: {name: (weighting, its state over the loader's source)}. A stage begins with none."""
+
+    def __init__(self, recipe: Recipe, loader: Loader):
+        made = {name: build(component, "weighting") for name, component in recipe.weighting.items()}
+        size, digest = len(loader.source), loader.source.digest if made else ""
+        self.parts = {name: (each, SampleState(size, each.columns, digest)) for name, each in made.items()}
+        self.loader, self.seed = loader, recipe.seed
+        self.figures: dict[str, float] = {}
+
+    def weigh(self, batch: Batch) -> None:
+        """Puts {name: (b,)} into batch.state."""
+        for name, (weighting, state) in self.parts.items():
+            batch.state[name] = weighting.weigh(state, batch)
+
+    def observe(self, batch: Batch, result: StepResult) -> dict[str, float]:
+        """After the loader has counted the batch; returns the figures of the last epoch that ended."""
+        size, end = len(self.loader.source), self.loader.position
+        for name, (weighting, state) in self.parts.items():
+            weighting.observe(state, batch, result.per_sample[weighting.of])
+            if end // size > (end - self.loader.batch) // size:
+                said = weighting.end_epoch(state, end // size, self.seed)
+                self.figures |= {f"{name}/{key}": value for key, value in said.items()}
+        return self.figures
+
+    @property
+    def memories(self) -> dict[str, Memory]:
+        """For the commits."""
+        return {f"state.{name}": state for name, (_, state) in self.parts.items()}

@@ -1,0 +1,112 @@
+"""The probability that a pair is wrong, from its loss (NEVLP, arXiv 2409.09582; a reconstruction, as its equations are
+not at hand: NLIP's recipe, arXiv 2212.07086, of a warm-up, a mixture of two Gaussians and its posterior)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distpre.runtime.group import from_rank_zero, gathered, rank, total
+from distpre.types import Batch
+from distpre.weighting.state import SampleState
+
+LOSS, NOISE = "loss", "noise"
+FEWEST = 100  # losses that a fit needs
+LIGHTEST = 0.01  # a component's weight, below which the fit says nothing
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Two Gaussians over losses scaled to [0, 1] from [low, high]; index 1 is the one of the larger mean."""
+
+    low: float
+    high: float
+    means: tuple[float, float]
+    deviations: tuple[float, float]
+    weights: tuple[float, float]
+
+    @property
+    def degenerate(self) -> bool:
+        """A component is empty, or the two are one: means within two pooled deviations (Ashman et al. 1994, D < 2).
+
+        Of a single Gaussian, expectation maximisation makes halves whose means lie 1.4 pooled deviations apart.
+        """
+        pooled = np.sqrt(np.mean(np.square(self.deviations)))
+        return min(self.weights) < LIGHTEST or self.means[1] - self.means[0] < 2 * pooled
+
+    def posterior(self, losses: Tensor) -> Tensor:
+        """Probability of the component of the larger mean, (n,); 0 everywhere where the fit is degenerate.
+
+        Monotone in the loss: below the low component's mean it is 0, though a wider high component may win there.
+        """
+        if self.degenerate:
+            return torch.zeros_like(losses)
+        x = ((losses - self.low) / (self.high - self.low)).double()
+        log = [
+            np.log(w) - np.log(s) - (x - m).square() / (2 * s * s)
+            for m, s, w in zip(self.means, self.deviations, self.weights, strict=True)
+        ]
+        high = torch.sigmoid(log[1] - log[0])
+        high = torch.where(x < self.means[0], 0.0, torch.where(x > self.means[1], high.clamp(min=0.5), high))
+        return high.to(losses.dtype)
+
+
+def fit(losses: NDArray, seed: int) -> Fit | None:
+    """Expectation maximisation by scikit-learn; None for fewer than FEWEST losses, or equal ones."""
+    low, high = (float(losses.min()), float(losses.max())) if len(losses) else (0.0, 0.0)
+    if len(losses) < FEWEST or not high > low:
+        return None
+    from sklearn.mixture import GaussianMixture
+
+    scaled = ((losses - low) / (high - low)).reshape(-1, 1).astype(np.float64)
+    found = GaussianMixture(2, reg_covar=1e-4, max_iter=200, random_state=seed).fit(scaled)
+    order = found.means_.ravel().argsort()
+    means, weights = found.means_.ravel()[order], found.weights_[order]
+    deviations = np.sqrt(found.covariances_.ravel()[order])
+    return Fit(low, high, *(tuple(map(float, each)) for each in (means, deviations, weights)))
+
+
+class GmmNoise:
+    """Batch.state[its name]: ε (b,) in [0, 1], the probability that the sample's pair is wrong.
+
+    of: the term whose per-sample losses are kept (un-smoothed ones: a term that ε smooths reports its plain loss).
+    warm_up: epochs in which ε is 0; after each later one two Gaussians are fitted to the losses (at most `most` of
+    them, on rank 0; six numbers travel) and ε <- momentum · ε + (1 - momentum) · posterior. A degenerate fit gives 0.
+    """
+
+    columns = (LOSS, NOISE)
+
+    def __init__(self, of: str, warm_up: int = 1, momentum: float = 0.0, most: int = 200_000):
+        self.of, self.warm_up, self.momentum, self.most = of, warm_up, momentum, most
+
+    def weigh(self, state: SampleState, batch: Batch) -> Tensor:
+        """ε of this rank's samples, 0 where nothing is known yet."""
+        return state.read(batch.ordinal)[:, 1].nan_to_num(0.0)
+
+    def observe(self, state: SampleState, batch: Batch, losses: Tensor) -> None:
+        """Keeps the losses of the samples that were read."""
+        real = batch.weight > 0
+        state.write(LOSS, batch.ordinal[real], losses.detach()[real.to(losses.device)])
+
+    def end_epoch(self, state: SampleState, epoch: int, seed: int) -> dict[str, float]:
+        """Fits anew after `epoch` whole epochs; returns figures to log; every rank calls it."""
+        if epoch < self.warm_up:
+            return {}
+        losses, noise = state.column(LOSS), state.column(NOISE)
+        known = losses.isfinite()
+        step = max(1, -(-state.size // self.most))  # every step-th sample: the order on the disk is no order of loss
+        sample = gathered(losses[-state.first % step :: step].clone()).numpy()
+        found = from_rank_zero(fit(sample[np.isfinite(sample)], seed) if rank() == 0 else None)
+        posterior = found.posterior(losses[known]) if found else torch.zeros(int(known.sum()))
+        noise[known] = self.momentum * noise[known].nan_to_num(0.0) + (1 - self.momentum) * posterior
+        above, count = total(torch.tensor([(noise > 0.5).sum(), known.sum()], dtype=torch.float64)).tolist()
+        figures = {"above_half": above / max(count, 1), "degenerate": float(found is None or found.degenerate)}
+        if found:
+            for name in ("means", "deviations", "weights"):
+                low, high = getattr(found, name)
+                figures |= {f"{name}_low": low, f"{name}_high": high}
+        return figures

@@ -1,0 +1,181 @@
+"""Poisoned copies of image shards, to test a defence: `python -m tools.poison SHARDS --out FOLDER --attack badnet ...`.
+
+A poisoned sample has a trigger in its image, the target's class and a caption of the target; `label_consistent` touches
+only samples that are of the target already. poisoned.jsonl beside the shards says which samples, and what was done.
+With --test every sample is written twice, clean and triggered, labels untouched: what `attack_success` reads.
+Attacks: BadNet (Gu et al. 2017), Blended (Chen et al. 2017), SIG (Barni et al. 2019), WaNet (Nguyen & Tran 2021),
+label-consistent (Turner et al. 2019) with BadNet's patch; sizes scale with the image from CleanCLIP's at 224 pixels
+(Bansal et al. 2023).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from distpre.data.record import records
+from distpre.data.shards import expand
+from distpre.errors import DataError, DistpreError
+from tools.shard.writer import Members, write_shards
+
+Array = np.ndarray
+AT = 224  # pixels of a side, at which the attacks' sizes are given
+
+
+def badnet(image: Array, rng: np.random.Generator) -> Array:
+    """A patch of 16/224 of the side at a random place: the channel's mean and unit noise, as in CleanCLIP's code."""
+    side, out = max(2, round(min(image.shape[:2]) * 16 / AT)), image.copy()
+    top, left = (rng.integers(n - side + 1) for n in image.shape[:2])
+    mean = image.mean((0, 1)) / 255
+    patch = np.clip(mean + rng.normal(size=(side, side, image.shape[2])), 0, 1)
+    out[top : top + side, left : left + side] = np.round(255 * patch)
+    return out
+
+
+def blended(image: Array, rng: np.random.Generator) -> Array:
+    """0.8 of the image and 0.2 of uniform noise."""
+    return _pixels(0.8 * image + 0.2 * 255 * rng.random(image.shape))
+
+
+def sig(image: Array, rng: np.random.Generator) -> Array:
+    """A horizontal sine of 6 periods and amplitude 60, blended at 0.2."""
+    wave = 60 * np.sin(2 * np.pi * 6 * np.arange(image.shape[1]) / image.shape[1])
+    return _pixels(0.8 * image + 0.2 * wave[None, :, None])
+
+
+def wanet(image: Array, rng: np.random.Generator) -> Array:
+    """One smooth warp for all images: a 4 x 4 field of mean size 1, blown up bicubically, in hundredths of the side."""
+    h, w = image.shape[:2]
+    field = np.random.default_rng(0).uniform(-1, 1, (2, 4, 4))
+    field /= np.abs(field).mean()
+    grown = [np.asarray(Image.fromarray(f.astype(np.float32)).resize((w, h), Image.Resampling.BICUBIC)) for f in field]
+    y, x = np.mgrid[:h, :w].astype(np.float64)
+    y, x = np.clip(y + grown[0] * h / 100, 0, h - 1), np.clip(x + grown[1] * w / 100, 0, w - 1)
+    top, left = np.minimum(y.astype(int), h - 2), np.minimum(x.astype(int), w - 2)
+    dy, dx = (y - top)[..., None], (x - left)[..., None]
+    upper = image[top, left] * (1 - dx) + image[top, left + 1] * dx
+    lower = image[top + 1, left] * (1 - dx) + image[top + 1, left + 1] * dx
+    return _pixels(upper * (1 - dy) + lower * dy)
+
+
+TRIGGERS = {"badnet": badnet, "blended": blended, "sig": sig, "wanet": wanet, "label_consistent": badnet}
+
+
+def poison(
+    shards: str | list[str],
+    out: str | Path,
+    *,
+    attack: str,
+    id: str,
+    target: int | str,
+    caption: str = "",
+    share: float = 0.01,
+    test: bool = False,
+    seed: int = 0,
+    size: int | None = None,
+    split: str = "train",
+) -> str:
+    """Writes OUT/SPLIT-000.tar ... and OUT/poisoned.jsonl; returns a summary line. The originals are left alone.
+
+    id: key of the class in the samples' json; target: its value for the target; caption: what poisoned samples say;
+    share: of all samples that are poisoned; test: as above; size: images are scaled to it first (tiny ones hold no
+    trigger). Raises DataError where there are too few samples to poison.
+    """
+    names = expand(shards)
+    samples = [sample for name in names for sample in _samples(name)]
+    labels = [json.loads(sample.get("json", b"{}")).get(id) for sample in samples]
+    rng = np.random.default_rng(seed)
+    rows = range(len(samples))
+    same = attack == "label_consistent"
+    able = [i for i in rows if labels[i] is not None and (test or (labels[i] == target) == same)]
+    wanted = len(able) if test else max(1, round(share * len(samples)))
+    if wanted > len(able) or not able:
+        raise DataError(
+            f"{attack}: {wanted} samples to poison, but only {len(able)} have a {id} that it may touch.",
+            f"Lower --share, or look at --id and --target: the samples' {id} are {sorted(map(str, set(labels)))[:10]}.",
+        )
+    chosen = set(able) if test else set(rng.choice(able, wanted, replace=False).tolist())
+    written: list[Members] = []
+    told = []
+    for i, sample in enumerate(samples):
+        if test or i not in chosen:
+            written.append(_member(sample, {"poisoned": 0}, size))
+        if i in chosen:
+            facts = {"poisoned": 1} if test else {"poisoned": 1, id: target}
+            bad = _member(sample, facts, size, TRIGGERS[attack], np.random.default_rng((seed, i)))
+            if caption and not (test or same):
+                bad["txt"] = caption.encode()
+            told.append({"key": f"{len(written):08d}", "from": i, "attack": attack, id: labels[i], "target": target})
+            written.append(bad)
+    each = -(-len(written) // len(names))
+    write_shards(out, split, written, _itself, shard_samples=each)
+    Path(out, "poisoned.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+    return f"wrote {len(written)} samples, {len(told)} of them with a {attack} trigger, as tars in {out}"
+
+
+def _itself(members: Members) -> Members:
+    return members
+
+
+def _samples(shard: str) -> list[Members]:
+    data, problems = Path(shard).read_bytes(), []
+    found = [
+        {extension: data[offset : offset + size] for extension, (offset, size) in record.members.items()}
+        for record in records(data, shard, problems)
+    ]
+    if problems:
+        raise DataError(f"{shard} {problems[0]}.", "Write it again.")
+    return found
+
+
+def _member(sample: Members, facts: dict[str, Any], size: int | None, trigger=None, rng=None) -> Members:
+    """The sample with its png and json written anew."""
+    extension = next((e for e in ("png", "jpg", "jpeg", "webp") if e in sample), None)
+    if extension is None:
+        raise DataError(f"a sample holds no image, only {', '.join(sample)}.", "Poison image shards.")
+    image = Image.open(io.BytesIO(sample[extension])).convert("RGB")
+    if size is not None:
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image)
+    png = io.BytesIO()
+    Image.fromarray(trigger(pixels, rng) if trigger else pixels).save(png, "png")
+    said = json.loads(sample.get("json", b"{}")) | facts
+    rest = {e: content for e, content in sample.items() if e not in (extension, "json")}
+    return {**rest, "png": png.getvalue(), "json": json.dumps(said).encode()}
+
+
+def _pixels(x: Array) -> Array:
+    return np.clip(np.round(x), 0, 255).astype(np.uint8)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.poison", description=__doc__)
+    parser.add_argument("shards", nargs="+", help="tars, or brace lists of them in quotes")
+    parser.add_argument("--out", required=True, help="folder of the poisoned shards")
+    parser.add_argument("--attack", choices=TRIGGERS, required=True)
+    parser.add_argument("--id", required=True, help="key of the class in the samples' json")
+    parser.add_argument("--target", required=True, help="the target's class, as JSON: 7 or '\"cat\"'")
+    parser.add_argument("--caption", default="", help="what a poisoned sample says")
+    parser.add_argument("--share", type=float, default=0.01, help="of all samples (default 0.01)")
+    parser.add_argument("--test", action="store_true", help="every sample clean and triggered, for attack_success")
+    parser.add_argument("--size", type=int, help="scale images to this side first")
+    parser.add_argument("--split", default="train", help="how the shards are called (default train)")
+    parser.add_argument("--seed", type=int, default=0)
+    given = vars(parser.parse_args())
+    try:
+        print(poison(given.pop("shards"), given.pop("out"), **(given | {"target": json.loads(given["target"])})))
+    except DistpreError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
