@@ -1,6 +1,6 @@
 """What shards hold: counts, fields with shapes and sizes, ids, and a sheet of sample pictures.
 
-    python -m tools.inspect "data/train-{000..003}.tar" [--id json.person] [--sheet sheet.png]
+python -m tools.inspect "data/train-{000..003}.tar" [--id json.person] [--sheet sheet.png]
 """
 
 from __future__ import annotations

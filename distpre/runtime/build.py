@@ -38,7 +38,7 @@ def engine(recipe: Recipe, model: Model) -> Engine:
         lr=schedule(optimiser.lr),
         steps=train.steps,
         zero=train.zero,
-        accumulation=train.accumulation,
+        accumulation=recipe.accumulation(group.world_size()),
         clip=train.clip,
         weight_decay=optimiser.weight_decay,
         betas=tuple(optimiser.betas),

@@ -24,7 +24,7 @@ def plan(recipe: Recipe) -> str:
     """
     with torch.device("meta"):
         model = build.model(recipe)
-    workers, train, evaluate = recipe.launch.workers, recipe.train, recipe.evaluate
+    workers, train, evaluate = recipe.launch.workers.max, recipe.train, recipe.evaluate
     rows = train.batch // workers
     weights = 4 * _count(model)
     columns = [term.component.keywords().get("columns") for term in recipe.objective.values()]
@@ -35,7 +35,7 @@ def plan(recipe: Recipe) -> str:
     if train.accumulation > 1:
         each += f" = {workers:,} x {train.accumulation:,} micro-batches of {rows // train.accumulation:,}"
     lines = [
-        ("workers", f"{workers:,}; decoding processes in each: {recipe.data.workers}"),
+        ("workers", f"{_workers(recipe)}; decoding processes in each: {recipe.data.workers}"),
         ("global batch", f"{train.batch:,} samples = {each}"),
         ("steps", f"{train.steps:,} = {train.steps * train.batch:,} samples{_epochs(recipe)}"),
         ("commit", f"every {train.commit_every:,} steps, the last {train.keep} kept"),
@@ -48,6 +48,12 @@ def plan(recipe: Recipe) -> str:
     ]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+
+
+def _workers(recipe: Recipe) -> str:
+    workers = recipe.launch.workers
+    fewer = f", down to {workers.min:,} with {recipe.accumulation(workers.min):,} micro-batches each"
+    return f"{workers.max:,}" + (fewer if workers.min < workers.max else "")
 
 
 def _parameters(tower: Tower) -> str:
@@ -82,7 +88,7 @@ def _exchanged(weights: int, zero: int, workers: int, parts: int) -> float:
 def _contrast_bytes(recipe: Recipe, model: Model, columns: str) -> tuple[int, int]:
     """Of a term with these columns: (held by a worker, received by it each way). Columns travel, rows stay."""
     width, batch = model.towers[model.tower_of[columns]].width, recipe.train.batch
-    rows = batch // recipe.launch.workers
+    rows = batch // recipe.launch.workers.max
     return 2 * (rows + batch) * width * 4, (batch - rows) * width * 4
 
 
