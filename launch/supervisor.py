@@ -66,7 +66,10 @@ class Supervisor:
         """
         restarts, commits, waits = 0, 0, "start"
         while True:
-            end = self._attempt(waits)
+            try:
+                end = self._attempt(waits)
+            except RayError as e:  # all calls to workers are watched: this was one to the head
+                raise HeadLost("the Ray cluster is another than it was.", "The last commit stands.") from e
             if self.commits > commits:
                 restarts, commits = 0, self.commits
             if isinstance(end, Outcome):
@@ -98,10 +101,11 @@ class Supervisor:
         try:
             group = Group(room, self.trainer, self.recipe)
         except RayError as e:
-            return Fault("the workers could not be started", "died", time.time(), str(e))
+            return Fault("the workers could not be started", "died", time.time(), str(e).splitlines()[0])
         try:
             return self._watch(group)
         finally:
+            Head().ensure()  # before a call to it, which might never return
             group.kill()
 
     def _room(self, patience: float) -> Layout | None:
@@ -131,7 +135,7 @@ class Supervisor:
 
     def _watch(self, group: Group) -> Outcome | Fault:
         told, started = False, self.step
-        head = Answering()
+        head = Head()
         growth = Growth(group.layout, self.launch)
         while True:
             group.wait(_POLL_SECONDS)
@@ -177,23 +181,30 @@ class Supervisor:
         return " before the first step" if self.step is None else f" after step {self.step}"
 
 
-class Answering:
-    """Asks the head, once a second, whether it is there. Raises HeadLost."""
+class Head:
+    """The cluster's head, and whether it is there."""
 
     def __init__(self):
         self.address = ray.get_runtime_context().gcs_address
-        self.host, port = self.address.rsplit(":", 1)
-        self.port = int(port)
+        host, port = self.address.rsplit(":", 1)
+        self.place = (host, int(port))
         self.asked = self.heard = time.monotonic()
 
     def check(self) -> None:
+        """Asks once a second. Raises HeadLost."""
         if time.monotonic() - self.asked < 1:
             return
         self.asked = time.monotonic()
-        if answers(self.host, self.port, seconds=1):
+        if answers(*self.place, seconds=1):
             self.heard = time.monotonic()
         elif time.monotonic() - self.heard > _HEAD_SECONDS:
             raise HeadLost(f"the head of the Ray cluster, {self.address}, answers no more.", "The last commit stands.")
+
+    def ensure(self) -> None:
+        """Waits until it answers. Raises HeadLost."""
+        while not answers(*self.place, seconds=1):
+            self.check()
+            time.sleep(_POLL_SECONDS)
 
 
 class Growth:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -33,17 +36,49 @@ def model(recipe: Recipe) -> Model:
 
 def engine(recipe: Recipe, model: Model) -> Engine:
     train, optimiser = recipe.train, recipe.train.optimiser
-    return Engine(
-        model,
-        lr=schedule(optimiser.lr),
-        steps=train.steps,
-        zero=train.zero,
-        accumulation=recipe.accumulation(group.world_size()),
-        clip=train.clip,
-        weight_decay=optimiser.weight_decay,
-        betas=tuple(optimiser.betas),
-        eps=optimiser.eps,
-    )
+    with compile_at_first_call():
+        return Engine(
+            model,
+            lr=schedule(optimiser.lr),
+            steps=train.steps,
+            zero=train.zero,
+            accumulation=recipe.accumulation(group.world_size()),
+            clip=train.clip,
+            weight_decay=optimiser.weight_decay,
+            betas=tuple(optimiser.betas),
+            eps=optimiser.eps,
+        )
+
+
+@contextlib.contextmanager
+def compile_at_first_call() -> Iterator[None]:
+    """In it, a function that is decorated with torch.compile is compiled when it is first called.
+
+    DeepSpeed decorates one of Muon's as it is imported, which takes 3 s to import inductor, Muon or not.
+    """
+    compile = torch.compile
+
+    def later(function: Callable, **options: Any) -> Callable:
+        compiled: list[Callable] = []
+
+        @functools.wraps(function)
+        def call(*args: Any, **keywords: Any) -> Any:
+            if not compiled:
+                compiled.append(compile(function, **options))
+            return compiled[0](*args, **keywords)
+
+        return call
+
+    def instead(model: Any = None, **options: Any) -> Any:
+        if model is None:
+            return lambda function: instead(function, **options)
+        return compile(model, **options) if isinstance(model, torch.nn.Module) else later(model, **options)
+
+    torch.compile = instead
+    try:
+        yield
+    finally:
+        torch.compile = compile
 
 
 def objective(recipe: Recipe) -> Objective:

@@ -35,10 +35,11 @@ class Run:
         self.reporter: Reporter | None = None
         views = build.views(recipe)
         source = build.source(recipe, "train", self.note)
+        model = build.model(recipe)  # before the loader: its processes are forked, with the libraries imported
         self.loader = build.loader(
             recipe, source, views, batch=recipe.train.batch, note=self.note, quarantine=self.quarantine
         )
-        self.engine = build.engine(recipe, build.model(recipe))
+        self.engine = build.engine(recipe, model)
         self.objective = build.objective(recipe)
         self.evaluation = None
         if recipe.evaluate:
@@ -55,6 +56,7 @@ class Run:
         if group.rank() == 0:
             self.reporter = Reporter(self.recipe.run.dir, self.step)
         self.meter = Meter(self.recipe.train.batch, self.recipe.train.steps, self.step)
+        self.engine.model.register_forward_hook(lambda *_: self.meter.embedded())
 
     def _resume(self) -> int:
         """Takes up the newest commit, if there is one; returns the step to go on from."""
@@ -159,12 +161,20 @@ class Meter:
         self.batch, self.of, self.first = batch, of, step
         self.since, self.at, self.waited = time.monotonic(), step, 0.0
         self._began_waiting = 0.0
+        self.own, self._alone = 0.0, False
 
     def waits(self) -> None:
         self._began_waiting = time.monotonic()
+        self._alone = True
 
     def goes_on(self) -> None:
         self.waited += time.monotonic() - self._began_waiting
+
+    def embedded(self) -> None:
+        """The first forward pass of a step is done: until here no rank waits for another (but for ZeRO-3)."""
+        if self._alone:
+            self._alone = False
+            self.own += time.monotonic() - self._began_waiting
 
     def moved(self, step: int) -> bool:
         return step > self.first
@@ -174,15 +184,23 @@ class Meter:
         seconds = max(now - self.since, 1e-9)
         speed = (step - self.at) * self.batch / seconds
         share = self.waited / seconds
-        self.since, self.at, self.waited = now, step, 0.0
+        slowest = of_all_ranks(self.own / max(step - self.at, 1))
+        self.since, self.at, self.waited, self.own = now, step, 0.0, 0.0
         return {
             "step": step,
             "of": self.of,
             "samples": step * self.batch,
             "samples_per_second": speed,
             "data_wait": share,
+            "slowest": slowest,
             "eta_seconds": (self.of - step) * self.batch / max(speed, 1e-9),
         }
+
+
+def of_all_ranks(seconds: float) -> dict[str, float]:
+    """The rank that takes longest alone in a step, its seconds and the median rank's; every rank calls it."""
+    every = group.gathered(torch.tensor([seconds], dtype=torch.float64, device=group.device()))
+    return {"rank": int(every.argmax()), "seconds": float(every.max()), "median": float(every.median())}
 
 
 def averaged(result: StepResult) -> dict[str, Any]:

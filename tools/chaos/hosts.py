@@ -93,6 +93,7 @@ class Hosts:
         self._inits[i] = subprocess.Popen(
             ["nsenter", f"--net=/var/run/netns/{self.prefix}{i}", *unshare, "bash", "-c", init],
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         self._inits[i].stdout.readline()
