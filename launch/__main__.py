@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-import signal
 import sys
 from pathlib import Path
 
 from distpre.errors import DistpreError, RecipeError
-from distpre.runtime.signals import EXIT_STATUS, Stop
+from launch.watch import watch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -72,32 +70,8 @@ def check(given: argparse.Namespace) -> int:
 
 
 def train(given: argparse.Namespace) -> int:
-    from distpre.recipe import load, prepare
-    from distpre.runtime.folder import refuse_if_in_use
-    from distpre.runtime.report import Screen
-    from launch.cluster import cluster, resources, share
-
-    signal.signal(signal.SIGUSR1, lambda *_: sys.exit(EXIT_STATUS["usr1"]))  # until there is something to commit
-    recipe = load(found(given.recipe), overrides=given.overrides)
-    refuse_if_in_use(recipe.run.dir)
-    others = [o for o in given.overrides if not o.startswith("train.steps=")]  # the screen says how many more
-    command = shlex.join(["python", "-m", "launch", given.recipe, *others])
-    workers = recipe.launch.workers
-    with Screen(command) as screen, cluster(given.address or os.environ.get("RAY_ADDRESS"), workers):
-        each = share(resources(), workers, recipe.launch.cpus_per_worker, recipe.launch.gpus_per_worker)
-        prepare(recipe, screen.say)
-        from launch.supervisor import Supervisor
-
-        with Stop() as stop:
-            return Supervisor(
-                recipe.dump(),
-                workers=workers,
-                share=each,
-                screen=screen,
-                stop=stop,
-                max_restarts=recipe.launch.max_restarts,
-                stall_seconds=recipe.launch.stall_seconds,
-            ).run()
+    """In a process of its own: Ray may end the one that it is connected in."""
+    return watch([sys.executable, "-m", "launch.driver", *sys.argv[1:]], given.address or os.environ.get("RAY_ADDRESS"))
 
 
 if __name__ == "__main__":

@@ -9,23 +9,15 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from distpre.errors import ClusterError
+from launch.nodes import too_many
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _OBJECT_STORE_BYTES = 80 * 2**20  # Ray's least is 75 MiB; only recipes and records pass through it
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one worker gets."""
-
-    cpus: int
-    gpus: float
 
 
 @contextlib.contextmanager
@@ -128,38 +120,3 @@ def _connect(address: str) -> None:
             f"--address {address}: no Ray cluster answers there ({str(e).splitlines()[0]}).",
             "Start it with `ray start --head`, and export its RAY_AUTH_TOKEN_PATH here too.",
         ) from e
-
-
-def share(nodes: list[dict[str, float]], workers: int, cpus: int | None, gpus: float | None) -> Share:
-    """What each of `workers` gets where the recipe leaves it open: one GPU if there are any, and all the cores there
-    are for every worker. nodes: {"CPU": n, "GPU": n} of each node.
-
-    Raises ClusterError when the nodes cannot hold them all.
-    """
-    total = sum(n.get("GPU", 0) for n in nodes)
-    if gpus is None:
-        gpus = 1 if total else 0
-    if gpus * workers > total:
-        raise too_many(workers, f"{total:g} GPUs, at {gpus:g} a worker")
-    every_core = int(sum(n.get("CPU", 0) for n in nodes))
-    for each in [cpus] if cpus else range(every_core // workers, 0, -1):
-        if sum(_fits(n, each, gpus) for n in nodes) >= workers:
-            return Share(each, gpus)
-    at = f", at {cpus} a worker" if cpus else ""
-    raise too_many(workers, f"{every_core} cores on {len(nodes)} node{'s' * (len(nodes) != 1)}{at}")
-
-
-def resources() -> list[dict[str, float]]:
-    """Of each node of the connected cluster that is alive."""
-    import ray
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def too_many(workers: int, there_are: str) -> ClusterError:
-    return ClusterError(f"launch.workers={workers}: too many for {there_are}.", "Give fewer launch.workers.")
-
-
-def _fits(node: dict[str, float], cpus: int, gpus: float) -> int:
-    by_cpu = int(node.get("CPU", 0) // cpus)
-    return min(by_cpu, int(node.get("GPU", 0) // gpus)) if gpus else by_cpu

@@ -12,12 +12,12 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from distpre.errors import ClusterError
-from launch.cluster import Share
+from launch.nodes import Layout, answers
 from launch.ranks import ranks
-from launch.worker import Beat, Outcome, Worker
+from launch.worker import LEASE_SECONDS, Beat, Outcome, Worker
 
-_PLACEMENT_SECONDS = 120
+_PLACEMENT_SECONDS = 60
+_UNREACHABLE_SECONDS = LEASE_SECONDS + 2
 # A fault counts as the root this many seconds after the first one, if none of the kinds above it has shown by then.
 _ROOT_SECONDS = {"died": 0.0, "failed": 0.5, "lost_peer": 5.0}
 
@@ -37,23 +37,23 @@ class Fault:
 
 
 class Group:
-    """`workers` actors, packed onto as few nodes as hold them, ranked node by node, all running the trainer."""
+    """Actors placed as `layout` says, in its order of ranks, all running the trainer.
 
-    def __init__(self, workers: int, share: Share, trainer: str, recipe: str):
+    Raises RayError when a node does not give what it promised: another job took it, or the node is gone.
+    """
+
+    def __init__(self, layout: Layout, trainer: str, recipe: str):
+        self.layout, share = layout, layout.share
         bundle = {"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})}
         self.actors: list[Any] = []  # by rank
-        self.placement = placement_group([bundle] * workers, strategy="PACK")
+        self.placement = placement_group(
+            [bundle] * len(layout.nodes), bundle_label_selector=[{"ray.io/node-id": n.id} for n in layout.nodes]
+        )
         try:
-            if not self.placement.wait(_PLACEMENT_SECONDS):
-                raise ClusterError(
-                    f"launch.workers={workers}: the cluster had no room for them in {_PLACEMENT_SECONDS} s.",
-                    "Wait for the jobs that hold it, or give fewer launch.workers.",
-                )
-            self.actors = [self._actor(i, share) for i in range(workers)]
-            places = ray.get([a.place.remote() for a in self.actors])
-            order = sorted(range(workers), key=lambda i: (places[i].node != places[0].node, places[i].node, i))
-            self.actors, self.places = [self.actors[i] for i in order], [places[i] for i in order]
-            port = ray.get(self.actors[0].free_port.remote())
+            ray.get(self.placement.ready(), timeout=_PLACEMENT_SECONDS)
+            self.actors = [self._actor(i) for i in range(len(layout.nodes))]
+            self.places = ray.get([a.place.remote() for a in self.actors], timeout=_PLACEMENT_SECONDS)
+            port = ray.get(self.actors[0].free_port.remote(), timeout=_PLACEMENT_SECONDS)
             environments = ranks(self.places, port, share.cpus)
         except BaseException:
             self.kill()
@@ -68,9 +68,15 @@ class Group:
         self._beats = {rank: (actor.beat.remote(), now) for rank, actor in enumerate(self.actors)}
         self._quiet: dict[int, float] = {}
 
-    def _actor(self, index: int, share: Share) -> Any:
+    def _actor(self, index: int) -> Any:
+        share = self.layout.share
         bundle = PlacementGroupSchedulingStrategy(self.placement, placement_group_bundle_index=index)
         return Worker.options(num_cpus=share.cpus, num_gpus=share.gpus, scheduling_strategy=bundle).remote()
+
+    def name(self, rank: int) -> str:
+        """With its host, where there are several."""
+        several = len({n.id for n in self.layout.nodes}) > 1
+        return f"rank {rank} on {self.layout.nodes[rank]}" if several else f"rank {rank}"
 
     def wait(self, seconds: float) -> None:
         """Until some rank ends, at most `seconds`."""
@@ -88,10 +94,15 @@ class Group:
         try:
             outcome: Outcome = ray.get(run)
         except RayTaskError as e:  # run() itself is at fault
-            return Fault(f"rank {rank} failed", "failed", time.time(), str(e))
+            return Fault(f"{self.name(rank)} failed", "failed", time.time(), str(e))
         except RayError:
-            return Fault(f"the process of rank {rank} died", "died", time.time(), self._last_words(rank))
-        what = {"failed": f"rank {rank} failed", "lost_peer": f"rank {rank} lost the connection to its peers"}
+            if gone := self._gone(rank):
+                return gone
+            return Fault(f"the process of {self.name(rank)} died", "died", time.time(), self._last_words(rank))
+        what = {
+            "failed": f"{self.name(rank)} failed",
+            "lost_peer": f"{self.name(rank)} lost the connection to its peers",
+        }
         if outcome.kind in what:
             return Fault(what[outcome.kind], outcome.kind, outcome.at, outcome.text, outcome.exit_status)
         return outcome
@@ -106,12 +117,27 @@ class Group:
         faults = sorted((e for e in self.ends.values() if isinstance(e, Fault)), key=lambda f: f.at)
         if not faults:
             return None
+        if all(f.kind == "lost_peer" for f in faults):  # whose host went with it cannot tell
+            for rank in {
+                node.id: rank for rank, node in enumerate(self.layout.nodes) if rank not in self.ends
+            }.values():
+                if gone := self._gone(rank):
+                    return gone
         age = time.monotonic() - self._first_fault
         for kind, certain_after in _ROOT_SECONDS.items():
             for fault in faults:
                 if fault.kind == kind and age >= certain_after:
                     return fault
         return None
+
+    def _gone(self, rank: int) -> Fault | None:
+        """The host of `rank`, if no Ray answers there."""
+        node = self.layout.nodes[rank]
+        if answers(node.address, node.port):
+            return None
+        theirs = [str(r) for r, n in enumerate(self.layout.nodes) if n.id == node.id]
+        which = f"rank{'s' * (len(theirs) > 1)} {', '.join(theirs)}"
+        return Fault(f"{node} is gone, with {which}", "died", time.time())
 
     def silent(self, silent_seconds: float, stall_seconds: float) -> Fault | None:
         """The rank whose process does not answer, else the one whose trainer has said nothing for longest."""
@@ -122,8 +148,11 @@ class Group:
             (quiet, stall_seconds, "has made no step"),
         ):
             rank = max(seconds, key=seconds.__getitem__, default=None)
+            if seconds is waiting and rank is not None and seconds[rank] > _UNREACHABLE_SECONDS:
+                if gone := self._gone(rank):
+                    return gone
             if rank is not None and seconds[rank] > limit:
-                return Fault(f"rank {rank} {did} for {seconds[rank]:.0f} s", "died", time.time())
+                return Fault(f"{self.name(rank)} {did} for {seconds[rank]:.0f} s", "died", time.time())
         return None
 
     def listen(self) -> list[dict[str, Any]]:

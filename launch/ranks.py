@@ -11,6 +11,7 @@ class Place:
     """Where a worker is: enough to give it a rank, a rendezvous and a name in a message."""
 
     node: str
+    host: str
     address: str
     pid: int
     gpus: tuple[str, ...]

@@ -5,9 +5,11 @@ Importing this module imports no torch: the rank's environment must stand before
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -19,10 +21,14 @@ import psutil
 import ray
 
 from distpre.errors import ClusterError, DistpreError
+from launch.nodes import answers
 from launch.ranks import Place
 
 # What the others see when one rank is gone: never the root of the fault while there is another.
 _LOST_PEER = re.compile(r"connection (was )?(reset|closed|refused)|broken pipe|gloo|nccl|socket", re.IGNORECASE)
+# A worker that can reach neither the supervisor nor the head for this long ends itself. It is less than the supervisor
+# waits before it replaces the workers of an unreachable host: the old ones never write beside the new ones.
+LEASE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,15 @@ class Worker:
         self._records: list[dict[str, Any]] = []
         self._heard: float | None = None
         self._lock = threading.Lock()
+        self._in_touch = time.monotonic()
+        head, port = ray.get_runtime_context().gcs_address.rsplit(":", 1)
+        threading.Thread(target=self._end_when_cut_off, args=(head, int(port)), daemon=True).start()
 
     def place(self) -> Place:
         context = ray.get_runtime_context()
         return Place(
             node=context.get_node_id(),
+            host=socket.gethostname(),
             address=ray.util.get_node_ip_address(),
             pid=os.getpid(),
             gpus=tuple(str(i) for i in context.get_accelerator_ids().get("GPU", ())),
@@ -97,6 +107,7 @@ class Worker:
     @ray.method(concurrency_group="control")
     def beat(self) -> Beat:
         """The heartbeat, with the records since the last one."""
+        self._in_touch = time.monotonic()
         with self._lock:
             records, self._records = self._records, []
         return Beat(None if self._heard is None else time.monotonic() - self._heard, records)
@@ -105,6 +116,18 @@ class Worker:
         self._heard = time.monotonic()
         with self._lock:
             self._records.append(record)
+
+    def _end_when_cut_off(self, head: str, port: int) -> None:
+        while True:
+            time.sleep(1)
+            quiet = time.monotonic() - self._in_touch
+            if quiet > LEASE_SECONDS / 2 and answers(head, port):  # a supervisor that is only slow
+                self._in_touch = time.monotonic()
+            elif quiet > LEASE_SECONDS:
+                for process in psutil.Process().children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def _asked_to_stop(self) -> str | None:
         self._heard = time.monotonic()

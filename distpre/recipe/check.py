@@ -161,7 +161,7 @@ def _one_order(recipe: Recipe, document: Document) -> None:
 
 
 def _batch_divides(recipe: Recipe, document: Document) -> None:
-    workers, parts, batch = recipe.launch.workers, recipe.train.accumulation, recipe.train.batch
+    workers, parts, batch = recipe.launch.workers.max, recipe.train.accumulation, recipe.train.batch
     share = workers * parts
     if batch % share:
         near = [n for n in (batch // share * share, (batch // share + 1) * share) if n]

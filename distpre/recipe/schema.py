@@ -178,8 +178,32 @@ class RunSpec(Frame):
     dir: str
 
 
+class Workers(Frame):
+    """How many; {min: 2, max: 8} for as many of them as there is room for, and just `n` for min = max = n."""
+
+    min: PositiveInt
+    max: PositiveInt
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_number(cls, data: Any) -> Any:
+        return {"min": data, "max": data} if isinstance(data, int) else data
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Workers:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is more than max {self.max}")
+        return self
+
+    @model_serializer
+    def _one_number_again(self) -> int | dict[str, int]:
+        return self.max if self.min == self.max else {"min": self.min, "max": self.max}
+
+
 class LaunchSpec(Frame):
-    workers: PositiveInt = 1
+    """max_restarts: in a row, without a commit in between."""
+
+    workers: Workers = Workers(min=1, max=1)
     max_restarts: int = Field(3, ge=0)
     cpus_per_worker: PositiveInt | None = None
     gpus_per_worker: int | None = Field(None, ge=0)
@@ -216,6 +240,10 @@ class Recipe(Frame):
     evaluate: EvaluateSpec | None = None
     stages: list[StageSpec] = []
     launch: LaunchSpec = LaunchSpec()
+
+    def accumulation(self, workers: int) -> int:
+        """Micro-batches of a worker's share when there are `workers`: none is larger than with launch.workers.max."""
+        return -(-self.train.accumulation * self.launch.workers.max // workers)
 
     def dump(self) -> str:
         """The resolved recipe as YAML: base, variant, overrides and environment are in it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -78,24 +80,51 @@ def freeze(model: Model, names: list[str]) -> None:
 
 
 def engine(stage: Stage, model: Model) -> Engine:
-    train, optimiser = stage.recipe.train, stage.recipe.train.optimiser
-    return Engine(
-        model,
-        lr=schedule(optimiser.lr),
-        steps=stage.of,
-        first=stage.begins,
-        zero=train.zero,
-        accumulation=accumulation(stage.recipe),
-        clip=train.clip,
-        weight_decay=optimiser.weight_decay,
-        betas=tuple(optimiser.betas),
-        eps=optimiser.eps,
-    )
+    recipe, train, optimiser = stage.recipe, stage.recipe.train, stage.recipe.train.optimiser
+    with compile_at_first_call():
+        return Engine(
+            model,
+            lr=schedule(optimiser.lr),
+            steps=stage.of,
+            first=stage.begins,
+            zero=train.zero,
+            accumulation=recipe.accumulation(group.world_size()),
+            clip=train.clip,
+            weight_decay=optimiser.weight_decay,
+            betas=tuple(optimiser.betas),
+            eps=optimiser.eps,
+        )
 
 
-def accumulation(recipe: Recipe) -> int:
-    """Micro-batches of a step: more where fewer workers than the recipe's share the global batch, so that each fits."""
-    return math.ceil(recipe.train.accumulation * max(1, recipe.launch.workers / group.world_size()))
+@contextlib.contextmanager
+def compile_at_first_call() -> Iterator[None]:
+    """In it, a function that is decorated with torch.compile is compiled when it is first called.
+
+    DeepSpeed decorates one of Muon's as it is imported, which takes 3 s to import inductor, Muon or not.
+    """
+    compile = torch.compile
+
+    def later(function: Callable, **options: Any) -> Callable:
+        compiled: list[Callable] = []
+
+        @functools.wraps(function)
+        def call(*args: Any, **keywords: Any) -> Any:
+            if not compiled:
+                compiled.append(compile(function, **options))
+            return compiled[0](*args, **keywords)
+
+        return call
+
+    def instead(model: Any = None, **options: Any) -> Any:
+        if model is None:
+            return lambda function: instead(function, **options)
+        return compile(model, **options) if isinstance(model, torch.nn.Module) else later(model, **options)
+
+    torch.compile = instead
+    try:
+        yield
+    finally:
+        torch.compile = compile
 
 
 def objective(recipe: Recipe) -> Objective:

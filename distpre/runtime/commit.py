@@ -119,6 +119,8 @@ def load(commit: Commit, engine: Engine, memories: Mapping[str, Memory] = NONE) 
     if engine.zero and state["world_size"] != group.world_size():
         try:
             engine.load_of_other_ranks(str(commit.path), ENGINE)
+            still = {name for name, p in engine.model.named_parameters() if not p.requires_grad}
+            engine.assign({name: w for name, w in commit.weights().items() if name in still})  # not in that format
         except OSError as e:
             raise CheckpointError(
                 f"{commit.path} was written by {state['world_size']} workers and could not be converted for "

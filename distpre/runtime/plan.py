@@ -28,7 +28,7 @@ def plan(recipe: Recipe) -> str:
     """
     with torch.device("meta"):
         model = build.model(recipe)
-    workers, train, evaluate = recipe.launch.workers, recipe.train, recipe.evaluate
+    workers, train, evaluate = recipe.launch.workers.max, recipe.train, recipe.evaluate
     rows = train.batch // workers
     weights, taught = 4 * (_count(model) - _count(model.teachers)), 4 * _count(model.teachers)
     contrasts = layouts(recipe, model, workers)
@@ -40,7 +40,7 @@ def plan(recipe: Recipe) -> str:
     if train.accumulation > 1:
         each += f" = {workers:,} x {train.accumulation:,} micro-batches of {rows // train.accumulation:,}"
     lines = [
-        ("workers", f"{workers:,}; decoding processes in each: {recipe.data.workers}"),
+        ("workers", f"{_workers(recipe)}; decoding processes in each: {recipe.data.workers}"),
         ("global batch", f"{train.batch:,} samples = {each}"),
         ("steps", f"{train.steps:,} = {train.steps * train.batch:,} samples{_epochs(recipe)}"),
         ("commit", f"every {train.commit_every:,} steps, the last {train.keep} kept"),
@@ -63,6 +63,12 @@ def _stage(stage: Stage) -> str:
     where = "; ".join(f"{id} {listed(values)}" for id, values in train.where.items()) or "all samples"
     again = f"; {replay.weight:.0%} of the batch from earlier stages" if replay and stage.number else ""
     return f"steps {stage.first + 1:,} to {stage.last:,}: {where}{again}"
+
+
+def _workers(recipe: Recipe) -> str:
+    workers = recipe.launch.workers
+    fewer = f", down to {workers.min:,} with {recipe.accumulation(workers.min):,} micro-batches each"
+    return f"{workers.max:,}" + (fewer if workers.min < workers.max else "")
 
 
 def _parameters(tower: Tower) -> str:
@@ -105,10 +111,10 @@ def layouts(recipe: Recipe, model: Model, node: int) -> dict[str, tuple[Plan, in
         views = [str(view).rpartition(".")[2] for view in said.get("views") or [said.get("rows")]]
         if said.get("within") == "rank" or not all(view in model.tower_of for view in views):
             continue
-        rows = recipe.train.batch // recipe.launch.workers * len(views)
+        rows = recipe.train.batch // recipe.launch.workers.max * len(views)
         width, wanted = model.towers[model.tower_of[views[0]]].width, said.get("layout", "auto")
         try:
-            laid = choose(recipe.launch.workers, rows, width, node=node, memory=HELD_BYTES, wanted=wanted)
+            laid = choose(recipe.launch.workers.max, rows, width, node=node, memory=HELD_BYTES, wanted=wanted)
         except ValueError as e:
             raise RecipeError(f"objective.{name}: {e}.", "Name one of those, or leave it out: auto.") from e
         out[name] = laid, rows, width

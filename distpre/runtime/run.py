@@ -74,6 +74,7 @@ class Run:
         self.reporter: Reporter | None = None
         views = build.views(self.recipe)
         source = training_source(self.stages, number, folder.path, self.note)
+        model = self._model()  # before the loader: its processes are forked, with the libraries imported
         self.loader = build.loader(
             self.recipe,
             source,
@@ -84,7 +85,7 @@ class Run:
             quarantine=self.quarantine,
         )
         self.remembered = Remembered(self.recipe, self.loader)
-        self.engine = build.engine(self.stage, self._model())
+        self.engine = build.engine(self.stage, model)
         self.objective = build.objective(self.recipe)
         self.evaluation = None
         if self.recipe.evaluate:
@@ -128,6 +129,7 @@ class Run:
         self.meter = Meter(self.recipe.train.batch, self.stages[-1].last, self.step)
         if self.begins and self.stage.name and self.stage.number == 0 and (record := self.domains.untrained()):
             self.emit(record)
+        self.engine.model.register_forward_hook(lambda *_: self.meter.embedded())
 
     def _resume(self) -> int:
         """Takes up the newest commit, if there is one; returns the step to go on from."""
@@ -252,12 +254,20 @@ class Meter:
         self.batch, self.of, self.first = batch, of, step
         self.since, self.at, self.waited = time.monotonic(), step, 0.0
         self._began_waiting = 0.0
+        self.own, self._alone = 0.0, False
 
     def waits(self) -> None:
         self._began_waiting = time.monotonic()
+        self._alone = True
 
     def goes_on(self) -> None:
         self.waited += time.monotonic() - self._began_waiting
+
+    def embedded(self) -> None:
+        """The first forward pass of a step is done: until here no rank waits for another (but for ZeRO-3)."""
+        if self._alone:
+            self._alone = False
+            self.own += time.monotonic() - self._began_waiting
 
     def moved(self, step: int) -> bool:
         return step > self.first
@@ -267,15 +277,23 @@ class Meter:
         seconds = max(now - self.since, 1e-9)
         speed = (step - self.at) * self.batch / seconds
         share = self.waited / seconds
-        self.since, self.at, self.waited = now, step, 0.0
+        slowest = of_all_ranks(self.own / max(step - self.at, 1))
+        self.since, self.at, self.waited, self.own = now, step, 0.0, 0.0
         return {
             "step": step,
             "of": self.of,
             "samples": step * self.batch,
             "samples_per_second": speed,
             "data_wait": share,
+            "slowest": slowest,
             "eta_seconds": (self.of - step) * self.batch / max(speed, 1e-9),
         }
+
+
+def of_all_ranks(seconds: float) -> dict[str, float]:
+    """The rank that takes longest alone in a step, its seconds and the median rank's; every rank calls it."""
+    every = group.gathered(torch.tensor([seconds], dtype=torch.float64, device=group.device()))
+    return {"rank": int(every.argmax()), "seconds": float(every.max()), "median": float(every.median())}
 
 
 def averaged(result: StepResult) -> dict[str, Any]:

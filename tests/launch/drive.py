@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
+from distpre.recipe.schema import LaunchSpec
 from distpre.runtime.report import Screen
 from distpre.runtime.signals import Stop
-from launch.cluster import cluster, resources, share
+from launch.cluster import cluster
 
 
 def main() -> int:
@@ -15,12 +16,9 @@ def main() -> int:
         with Stop() as stop:
             return Supervisor(
                 Path(sys.argv[2]).read_text(),
-                workers=2,
-                share=share(resources(), 2, 1, 0),
+                LaunchSpec(workers=2, cpus_per_worker=1, gpus_per_worker=0, max_restarts=0, stall_seconds=60),
                 screen=screen,
                 stop=stop,
-                max_restarts=0,
-                stall_seconds=60,
                 trainer=f"fake_trainer:{sys.argv[1]}",
             ).run()
 

@@ -16,10 +16,10 @@ def test_recipe_is_found_here_before_the_repository(tmp_path, monkeypatch):
     assert found("recipes/quickstart.yaml") == f"{tmp_path}/recipes/quickstart.yaml"
 
 
-def test_missing_recipe_names_both_places_and_ends_with_2(tmp_path, monkeypatch, capsys):
+def test_missing_recipe_names_both_places_and_ends_with_2(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "nowhere.yaml") == 2
-    told = capsys.readouterr().err
+    told = capfd.readouterr().err
     assert "nowhere.yaml" in told and str(tmp_path) in told and str(REPOSITORY) in told and told.count("\n") == 1
 
 

@@ -5,9 +5,15 @@ import psutil
 import pytest
 
 from distpre.errors import ClusterError
-from launch.cluster import Share, cluster, cores, share
+from launch.cluster import cluster, cores
+from launch.nodes import Node, Share, share
 
-CPU_8, GPU_4 = {"CPU": 8.0}, {"CPU": 64.0, "GPU": 4.0}
+
+def node(cpus, gpus=0.0, name="a"):
+    return Node(name, name, "10.0.0.1", 1, cpus, gpus)
+
+
+CPU_8, GPU_4 = node(8.0), node(64.0, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -16,12 +22,12 @@ CPU_8, GPU_4 = {"CPU": 8.0}, {"CPU": 64.0, "GPU": 4.0}
         ([CPU_8], 2, None, None, Share(4, 0)),
         ([CPU_8], 3, None, None, Share(2, 0)),
         ([CPU_8], 2, 1, None, Share(1, 0)),
-        ([CPU_8, {"CPU": 4.0}], 3, None, None, Share(4, 0)),
-        ([{"CPU": 5.0}, {"CPU": 5.0}, {"CPU": 5.0}], 4, None, None, Share(2, 0)),
+        ([CPU_8, node(4.0)], 3, None, None, Share(4, 0)),
+        ([node(5.0), node(5.0), node(5.0)], 4, None, None, Share(2, 0)),
         ([GPU_4, GPU_4], 8, None, None, Share(16, 1)),
         ([GPU_4], 8, None, 0.5, Share(8, 0.5)),
         ([GPU_4], 8, None, 0, Share(8, 0)),
-        ([GPU_4, {"CPU": 64.0}], 4, None, None, Share(16, 1)),
+        ([GPU_4, node(64.0)], 4, None, None, Share(16, 1)),
     ],
 )
 def test_a_worker_gets_its_share(nodes, workers, cpus, gpus, each):

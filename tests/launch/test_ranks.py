@@ -4,7 +4,7 @@ NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", 
 
 
 def place(node, *gpus):
-    return Place(node=node, address=f"10.0.0.{node}", pid=1, gpus=gpus, log="")
+    return Place(node=node, host=f"host{node}", address=f"10.0.0.{node}", pid=1, gpus=gpus, log="")
 
 
 def test_ranks_count_within_their_node_and_meet_at_rank_zero():

@@ -26,17 +26,16 @@ class Shown:
 
 
 def supervise(recipe, trainer, *, screen=None, stop=None, max_restarts=1, stall_seconds=60.0, silent_seconds=30.0):
-    from launch.cluster import Share
+    from distpre.recipe.schema import LaunchSpec
     from launch.supervisor import Supervisor
 
     return Supervisor(
         recipe,
-        workers=2,
-        share=Share(cpus=1, gpus=0),
+        LaunchSpec(
+            workers=2, cpus_per_worker=1, gpus_per_worker=0, max_restarts=max_restarts, stall_seconds=stall_seconds
+        ),
         screen=screen or Shown(),
         stop=stop or Stop(),
-        max_restarts=max_restarts,
-        stall_seconds=stall_seconds,
         silent_seconds=silent_seconds,
         trainer=f"fake_trainer:{trainer}",
     ).run()
@@ -78,7 +77,7 @@ def test_killed_worker_brings_a_new_group_and_takes_its_children_along(recipe, t
     screen = Shown()
     assert supervise(recipe, "dies_once", screen=screen) == 0
     (line,) = screen.lines
-    assert line.startswith("the process of rank 1 died after step 7; restarting all 2 workers from the last commit")
+    assert line.startswith("the process of rank 1 died after step 7; restarting from the last commit")
     assert gone(int((tmp_path / "run" / "child").read_text()))
     assert "".join(capfd.readouterr()) == ""
 

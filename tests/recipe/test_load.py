@@ -23,7 +23,7 @@ def _in_the_repository(monkeypatch):
 def test_every_recipe_loads_and_has_a_small_variant(path, monkeypatch):
     monkeypatch.setenv("DATA", "/data")
     small = load(f"{path}:small")
-    assert small.train.steps < load(path).train.steps and small.launch.workers <= 2
+    assert small.train.steps < load(path).train.steps and small.launch.workers.max <= 2
 
 
 def test_resolved_recipe_reads_back_the_same():

@@ -59,7 +59,7 @@ class Watched:
 
 
 def train(engine, first: int, last: int, keep=None) -> Watched:
-    from distpre.objectives.contrast import Contrast
+    from distpre.objectives.contrast import PairContrast
     from distpre.objectives.objective import Objective
     from distpre.runtime import group
     from distpre.runtime.update import update
@@ -67,7 +67,7 @@ def train(engine, first: int, last: int, keep=None) -> Watched:
 
     watched = Watched()
     objective = Objective(
-        {"match": (Contrast("image", "text", scale="logit"), Constant(1.0)), "teach": (watched, Constant(1.0))}
+        {"match": (PairContrast("image", "text", scale="logit"), Constant(1.0)), "teach": (watched, Constant(1.0))}
     )
     share = BATCH // group.world_size()
     mine = slice(share * group.rank(), share * (group.rank() + 1))

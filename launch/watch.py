@@ -1,0 +1,70 @@
+"""The process at the terminal: passes signals on to the driver, and starts it again when it is lost."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from launch.nodes import answers
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+HEAD_LOST = 69  # how the driver ends when the cluster has gone: EX_UNAVAILABLE
+_HEAD_SECONDS = 600.0  # to wait for the cluster to come back
+_AT_ONCE, _LIVED_SECONDS = 3, 120.0  # this many drivers in a row may be lost that lived no longer
+_PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def watch(command: list[str], address: str | None) -> int:
+    """Runs `command` to its end, again whenever it is killed or loses the head at `address`; its exit status."""
+    lost = 0
+    while True:
+        began = time.monotonic()
+        status = _run(command)
+        if status >= 0 and status != HEAD_LOST:
+            return status
+        lost = lost + 1 if time.monotonic() - began < _LIVED_SECONDS else 1
+        how = "has lost the cluster" if status == HEAD_LOST else f"was killed by {signal.Signals(-status).name}"
+        if lost > _AT_ONCE:
+            print(f"error: the driver {how}, for the {lost}th time in a row; the last commit stands", file=sys.stderr)
+            return 1
+        print(f"the driver {how}; starting it again, from the last commit ({lost} of {_AT_ONCE})", flush=True)
+        if address and not _back(address):
+            nothing = f"nothing answered for {_HEAD_SECONDS:.0f} s; the last commit stands"
+            print(f"error: --address {address}: {nothing}", file=sys.stderr)
+            return 1
+
+
+def end_with_parent() -> None:
+    """This process gets SIGTERM when its parent ends: it commits, and does not train on unseen. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _run(command: list[str]) -> int:
+    path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+    # An interrupt at a terminal reaches the driver by itself.
+    handlers = {signal.SIGINT: signal.SIG_IGN} | {n: lambda n, _: driver.send_signal(n) for n in _PASSED_ON}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        return driver.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _back(address: str) -> bool:
+    if address.count(":") != 1:  # "auto"
+        return True
+    host, port = address.split(":")
+    until = time.monotonic() + _HEAD_SECONDS
+    while not answers(host, int(port)):
+        if time.monotonic() > until:
+            return False
+        time.sleep(1)
+    return True
