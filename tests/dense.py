@@ -106,8 +106,8 @@ def mixed(f: Facts, n: int) -> Pairs:
     return Pairs(table(n, weigh), everything(n))
 
 
-def smoothed(f: Facts, n: int, count: int) -> Pairs:
-    w = f["smoothing"].double().tolist()
+def smoothed(f: Facts, n: int, count: int, strength: float) -> Pairs:
+    w = (strength * f["smoothing"].double()).tolist()
 
     def weigh(amount: float, own: bool) -> float:
         return 1 - amount if own else amount / max(1, count - 1)

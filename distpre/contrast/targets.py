@@ -143,14 +143,16 @@ class Mixed:
 class Smoothed:
     """Row i's own column weighs 1 - w_i, all others share w_i; columns likewise with their own w (NEVLP, 2024).
 
-    amount: a fact (n,) in [0, 1], one number a sample.
+    w = strength * amount; amount: a fact (n,) in [0, 1], one number a sample, such as the name of a `weighting`.
     """
 
-    amount: str = "smoothing"
+    amount: str
+    strength: float = 1.0
 
     def tile(self, rows: Side, columns: Side) -> Tile:
         own = _equal(rows.index, columns.index)
-        by_row, by_column = rows.facts[self.amount][..., :, None], columns.facts[self.amount][..., None, :]
+        by_row = self.strength * rows.facts[self.amount][..., :, None]
+        by_column = self.strength * columns.facts[self.amount][..., None, :]
         return Tile(
             _smoothed(own, by_row, columns.count),
             column_log_weight=_smoothed(own, by_column, rows.count).expand(own.shape),

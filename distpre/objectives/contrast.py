@@ -24,7 +24,8 @@ class PairContrast:
     where it has one; or temperature: a number or a schedule. targets: which pairs count. symmetric: mean of both
     directions, else rows only. inside: several positives are summed within the logarithm, else the mean of their
     logarithms; positives_below: positives are in the denominator too. within: whose columns a row meets. bank: more
-    negatives for the rows. facts: {fact of the targets: view of the batch that holds it}; ids are facts already.
+    negatives for the rows. facts: {fact of the targets: view of the batch that holds it}; ids and what a weighting
+    knows of the samples are facts already.
     layout: "auto", "RxC" or "ring". A sample of weight 0, or without one of the two views, is neither positive nor
     negative and counts in no mean.
     """
@@ -95,7 +96,7 @@ class Scaling:
 
 def block(step: Step, view: str, facts: dict[str, str]) -> Block:
     """Embeddings of a view ("image") or of a teacher ("ema.image") as one side, with ids, ordinal and facts."""
-    known = step.batch.ids | {"ordinal": step.batch.ordinal}
+    known = step.batch.ids | {"ordinal": step.batch.ordinal} | step.batch.state
     known |= {fact: step.batch.views[name] for fact, name in facts.items()}
     return Block(step.embedding(view).vector, known, step.batch.present_in(view.rpartition(".")[2]))
 

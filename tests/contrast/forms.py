@@ -29,7 +29,7 @@ def plain(rule: Callable) -> Callable:
 
 
 def counted(facts, n, present):
-    return dense.smoothed(facts, n, int(present.sum()))
+    return dense.smoothed(facts, n, int(present.sum()), strength=0.7)
 
 
 FORMS = {
@@ -47,7 +47,7 @@ FORMS = {
     "other_id": Form(plain(dense.other_id), targets.OtherId("class")),
     "label_similarity": Form(plain(dense.label_similarity), targets.LabelSimilarity("labels", floor=0.3)),
     "mixed": Form(plain(dense.mixed), targets.Mixed()),
-    "smoothed": Form(counted, targets.Smoothed()),
+    "smoothed": Form(counted, targets.Smoothed("smoothing", strength=0.7)),
     "teacher": Form(lambda f, n, p: dense.teacher(f, n, 4.0, True), targets.Teacher(scale=4.0)),
     "teacher_off_diagonal": Form(
         lambda f, n, p: dense.teacher(f, n, 30.0, False), targets.Teacher(scale=30.0, diagonal=False)

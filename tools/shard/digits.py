@@ -22,10 +22,11 @@ TEMPLATES = (
 )
 
 
-def write(out: str, held_out: float = 0.2, shards: int = 4, seed: int = 0) -> str:
-    """OUT/train-000.tar ... and OUT/test-000.tar with members png, txt and json {"digit": 7}; returns a summary line.
+def write(out: str, held_out: float = 0.2, shards: int = 4, seed: int = 0, wrong: float = 0.0) -> str:
+    """OUT/train-000.tar ... and OUT/test-000.tar with members png, txt and json {"digit": 7, "wrong": 0}; a summary.
 
-    held_out: share of the scans, drawn at random, that goes into the test part.
+    held_out: share of the scans, drawn at random, that goes into the test part. wrong: share of the training scans
+    whose caption names another digit, drawn at random; json "digit" stays true and "wrong" is 1.
     """
     from sklearn.datasets import load_digits
 
@@ -33,28 +34,36 @@ def write(out: str, held_out: float = 0.2, shards: int = 4, seed: int = 0) -> st
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(scans))
     captions = rng.integers(len(TEMPLATES), size=len(scans))
-    rows = [(scans[i].reshape(8, 8), int(labels[i]), int(captions[i])) for i in order]
-    test = round(len(rows) * held_out)
+    test = round(len(order) * held_out)
+    off = np.zeros(len(order), int)
+    off[rng.permutation(np.arange(test, len(order)))[: round(wrong * (len(order) - test))]] = 1
+    off *= rng.integers(1, 10, size=len(order))
+    rows = [
+        (scans[i].reshape(8, 8), int(labels[i]), int(labels[i] + by) % 10, int(captions[i]))
+        for i, by in zip(order, off, strict=True)
+    ]
     write_shards(out, "test", rows[:test], members, shard_samples=max(1, test))
     write_shards(out, "train", rows[test:], members, shard_samples=-(-(len(rows) - test) // shards))
     return f"wrote {len(rows) - test} handwritten digits for training and {test} held out, as tars in {out}"
 
 
-def members(row: tuple[np.ndarray, int, int]) -> Members:
+def members(row: tuple[np.ndarray, int, int, int]) -> Members:
     from PIL import Image
 
-    scan, digit, template = row
+    scan, digit, said, template = row
     png = io.BytesIO()
     Image.fromarray(np.round(scan * 255 / 16).astype(np.uint8)).save(png, "png")
-    caption = TEMPLATES[template].format(WORDS[digit])
-    return {"png": png.getvalue(), "txt": caption.encode(), "json": json.dumps({"digit": digit}).encode()}
+    caption = TEMPLATES[template].format(WORDS[said])
+    facts = json.dumps({"digit": digit, "wrong": int(said != digit)})
+    return {"png": png.getvalue(), "txt": caption.encode(), "json": facts.encode()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the shards")
     parser.add_argument("--held-out", type=float, default=0.2, help="share of the scans for testing (default 0.2)")
     parser.add_argument("--shards", type=int, default=4, help="training shards (default 4)")
+    parser.add_argument("--wrong", type=float, default=0.0, help="share of training captions that name another digit")
 
 
 def run(arguments: Any) -> str:
-    return write(arguments.out, arguments.held_out, arguments.shards)
+    return write(arguments.out, arguments.held_out, arguments.shards, wrong=arguments.wrong)
