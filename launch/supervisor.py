@@ -50,7 +50,7 @@ class Supervisor:
         *,
         screen: Screen,
         stop: Stop,
-        silent_seconds: float = 30.0,
+        silent_seconds: float = 15.0,
         trainer: str = "distpre.train:train",
     ):
         self.recipe, self.launch, self.trainer = recipe, launch, trainer
