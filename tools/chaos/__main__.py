@@ -71,7 +71,7 @@ def _lost(metrics: Path) -> int:
 
 def table(results: dict[str, list[Trial]], lost: int) -> str:
     lines = [
-        f"| fault | trials | detected in | back to training in | steps repeated, {COMMIT_EVERY} a commit | samples lost |",
+        f"| fault | trials | detected in | back to training in | steps repeated of {COMMIT_EVERY} | samples lost |",
         "|---|---|---|---|---|---|",
     ]
     for name, trials in results.items():
