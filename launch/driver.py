@@ -16,6 +16,8 @@ from launch.__main__ import arguments, found
 from launch.cluster import cluster
 from launch.watch import HEAD_LOST, end_with_parent
 
+_JOIN_SECONDS = 120.0  # for the nodes of a running cluster
+
 
 def main() -> int:
     end_with_parent()
@@ -26,14 +28,15 @@ def main() -> int:
         refuse_if_in_use(recipe.run.dir)
         others = [o for o in given.overrides if not o.startswith("train.steps=")]  # the screen says how many more
         command = shlex.join(["python", "-m", "launch", given.recipe, *others])
-        workers = recipe.launch.workers
-        with Screen(command) as screen, cluster(given.address or os.environ.get("RAY_ADDRESS"), workers.min):
+        workers, address = recipe.launch.workers, given.address or os.environ.get("RAY_ADDRESS")
+        with Screen(command) as screen, cluster(address, workers.min):
             from launch.supervisor import HeadLost, Supervisor
 
             prepare(recipe, screen.say)
             with Stop() as stop:
                 try:
-                    return Supervisor(recipe.dump(), recipe.launch, screen=screen, stop=stop).run()
+                    patience = _JOIN_SECONDS if address else 0.0
+                    return Supervisor(recipe.dump(), recipe.launch, screen=screen, stop=stop, patience=patience).run()
                 except HeadLost as e:
                     screen.say(str(e))
                     sys.stdout.flush()

@@ -17,6 +17,7 @@ from launch.ranks import ranks
 from launch.worker import LEASE_SECONDS, Beat, Outcome, Worker
 
 _PLACEMENT_SECONDS = 60
+_STARTING = 4  # times as long may a heartbeat stay unanswered before a trainer has begun
 _UNREACHABLE_SECONDS = LEASE_SECONDS + 2
 # A fault counts as the root this many seconds after the first one, if none of the kinds above it has shown by then.
 _ROOT_SECONDS = {"died": 0.0, "failed": 0.5, "lost_peer": 5.0}
@@ -143,6 +144,9 @@ class Group:
         """The rank whose process does not answer, else the one whose trainer has said nothing for longest."""
         waiting = {r: time.monotonic() - asked for r, (_, asked) in self._beats.items() if r not in self.ends}
         quiet = {r: self._quiet[r] for r in waiting if r in self._quiet}
+        # Importing the libraries may hold the interpreter for long, and the heartbeat with it.
+        if any(rank not in self._quiet for rank in waiting):
+            silent_seconds *= _STARTING
         for seconds, limit, did in (
             (waiting, silent_seconds, "has not answered"),
             (quiet, stall_seconds, "has made no step"),

@@ -20,8 +20,10 @@ from launch.worker import Outcome
 _POLL_SECONDS = 0.2
 _HEAD_SECONDS = 5.0  # without an answer: the cluster is gone, and Ray would end this process after a minute
 _GROW_EVERY = 5.0  # seconds; the same room must be seen twice
-_ROOM_SECONDS = {"start": 120.0, "restart": 600.0}  # how long to wait for launch.workers.min
-_SETTLE_SECONDS = 5.0  # until what a killed group held counts as free again
+_HOST_SECONDS = 600.0  # for a lost host to come back where launch.workers.min needs it
+# Less than launch.workers.max is taken after this: at first the nodes of a cluster join one by one, later what a killed
+# group held comes free by and by.
+_SETTLE_SECONDS = {"start": 15.0, "restart": 5.0}
 _SLOW, _SLOW_TIMES = 1.5, 3  # a straggler takes this many times the median, in so many reports in a row
 
 
@@ -38,9 +40,9 @@ class Supervisor:
     """Runs `recipe` (resolved text) on as many workers as `launch` (the recipe's part) allows.
 
     trainer: "module:function", called in every worker as train(recipe, sink=, stop=). silent_seconds: how long a
-    worker's process may leave a heartbeat unanswered. In `launch`, max_restarts: how many lost groups in a row are
-    replaced without a commit in between; stall_seconds: how long a trainer, once it has begun, may go without a record
-    or a question whether to stop.
+    worker's process may leave a heartbeat unanswered. patience: how long to wait at first for nodes that join. In
+    `launch`, max_restarts: how many lost groups in a row are replaced without a commit in between; stall_seconds: how
+    long a trainer, once it has begun, may go without a record or a question whether to stop.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class Supervisor:
         *,
         screen: Screen,
         stop: Stop,
-        silent_seconds: float = 30.0,
+        silent_seconds: float = 15.0,
+        patience: float = 0.0,
         trainer: str = "distpre.train:train",
     ):
         self.recipe, self.launch, self.trainer = recipe, launch, trainer
         self.screen, self.stop, self.silent_seconds = screen, stop, silent_seconds
+        self.patience = patience
         self.step: int | None = None
         self.commits = 0
         self._slow: tuple[int, int] = (-1, 0)  # a rank, and in how many reports in a row it was the straggler
@@ -95,7 +99,7 @@ class Supervisor:
 
     def _attempt(self, waits: str) -> Outcome | Fault:
         """One group from start to end."""
-        room = self._room(_ROOM_SECONDS[waits])
+        room = self._room(waits)
         if room is None:
             return Outcome("stopped", time.time())
         try:
@@ -108,12 +112,14 @@ class Supervisor:
             Head().ensure()  # before a call to it, which might never return
             group.kill()
 
-    def _room(self, patience: float) -> Layout | None:
+    def _room(self, waits: str) -> Layout | None:
         """Where the workers go, once there is room for them; None when asked to stop meanwhile.
 
-        Takes what is free, and waits a little for all that the nodes have: a killed group gives it back by and by.
+        Takes what is free, and waits a little for more.
         """
         began, told = time.monotonic(), False
+        patience = self.patience if waits == "start" else _HOST_SECONDS
+        settle = min(_SETTLE_SECONDS[waits], patience)
         while not self.stop.reason:
             waited = time.monotonic() - began
             there = nodes()
@@ -121,13 +127,14 @@ class Supervisor:
             try:
                 most = layout(there, self.launch)
                 now = layout(free(there), self.launch)
-                if len(now.nodes) == len(most.nodes) or waited > _SETTLE_SECONDS:
+                enough = self.launch.workers.max if waits == "start" else len(most.nodes)
+                if len(now.nodes) >= enough or waited > settle:
                     return now
             except ClusterError as e:
                 lacking = e
             if lacking and waited > patience:
                 raise lacking
-            if lacking and waited > _SETTLE_SECONDS and not told:
+            if lacking and waited > settle and not told:
                 told = True
                 self.screen.say(f"waiting up to {patience:.0f} s for room: {lacking.what}")
             time.sleep(_POLL_SECONDS)

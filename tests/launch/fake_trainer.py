@@ -61,6 +61,8 @@ def stands_still_once(recipe, sink, stop):
     """Rank 1's process is stopped in its first life, as on a frozen host; rank 0 waits for it."""
     if _left(recipe, "stood").exists():
         return {"status": "finished"}
+    stop()
+    time.sleep(1)  # a heartbeat says that it has begun
     if RANK == 1:
         _left(recipe, "stood").touch()
         os.kill(os.getpid(), signal.SIGSTOP)

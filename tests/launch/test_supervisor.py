@@ -25,7 +25,7 @@ class Shown:
         self.lines.append(text)
 
 
-def supervise(recipe, trainer, *, screen=None, stop=None, max_restarts=1, stall_seconds=60.0, silent_seconds=30.0):
+def supervise(recipe, trainer, *, screen=None, stop=None, max_restarts=1, stall_seconds=60.0, silent_seconds=15.0):
     from distpre.recipe.schema import LaunchSpec
     from launch.supervisor import Supervisor
 
