@@ -21,9 +21,9 @@ class OffDiagonal:
     batch, u, v the teacher's; r_i = 1 where the teacher's highest entry of row i is its own pair. The learned logit
     scale is not applied, as in the released code.
 
-    rows, columns: names of views; teacher: of the recipe's `teachers`. temperature: T. reduction: "sum" over the rows
-    as released, so that the weight grows with the batch (the paper's 20 at 280 pairs is 5,600 of "mean"), or "mean"
-    over them. diagonal: keep the own pair in both distributions, as released. trusted: all rows where False.
+    rows, columns: names of views; against: one of the recipe's `teachers`. temperature: T. reduction: "sum" over the
+    rows as released, so that the weight grows with the batch (the paper's 20 at 280 pairs is 5,600 of "mean"), or
+    "mean" over them. diagonal: keep the own pair in both distributions, as released. trusted: all rows where False.
     """
 
     local = False
@@ -32,13 +32,13 @@ class OffDiagonal:
         self,
         rows: str,
         columns: str,
-        teacher: str,
+        against: str,
         temperature: float = 1.0,
         reduction: Literal["sum", "mean"] = "sum",
         diagonal: bool = True,
         trusted: bool = True,
     ):
-        self.rows, self.columns, self.teacher = rows, columns, teacher
+        self.rows, self.columns, self.against = rows, columns, against
         self.scale, self.reduction, self.trusted = 1 / temperature, reduction, trusted
         self.targets = Teacher("teacher", self.scale, diagonal)
 
@@ -56,7 +56,7 @@ class OffDiagonal:
         return TermResult(loss, each.detach(), log)
 
     def _block(self, step: Step, view: str) -> Block:
-        known = {"teacher": step.teachers[self.teacher][view].vector}
+        known = {"teacher": step.teachers[self.against][view].vector}
         return Block(step.student[view].vector, known, step.batch.present_in(view))
 
 

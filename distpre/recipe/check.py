@@ -96,6 +96,7 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
         for key in views:
             found += _named(keywords, (*at, key), embedded + taught, "view that a tower embeds")
         found += _named(keywords, (*at, "scale"), recipe.scales, "scale")
+        found += _named(keywords, (*at, "against"), recipe.teachers, "teacher")
         found += _named(keywords, (*at, "teacher"), recipe.teachers, "teacher")
         found += _named(keywords, (*at, "id"), ids, f"id of data.{source}")
         for part, nested in keywords.items():
