@@ -82,7 +82,7 @@ class OtherView:
 class SameId:
     """Every column with the row's id is a positive, all with equal weight (SupCon, Khosla et al. 2020).
 
-    own: "positive" with the others; "negative" unless alone with its id is said by another rule; "removed".
+    own: the row's own column is "positive" like the others, "negative" (COMET's released code), or "removed".
     """
 
     id: str
