@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+from launch.arguments import REPOSITORY
 from launch.nodes import answers
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 HEAD_LOST = 69  # how the driver ends when the cluster has gone: EX_UNAVAILABLE
 _HEAD_SECONDS = 600.0  # to wait for the cluster to come back
 _AT_ONCE, _LIVED_SECONDS = 3, 120.0  # this many drivers in a row may be lost that lived no longer
