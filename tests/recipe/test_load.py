@@ -23,7 +23,7 @@ def _in_the_repository(monkeypatch):
 def test_every_recipe_loads_and_has_a_small_variant(path, monkeypatch):
     monkeypatch.setenv("DATA", "/data")
     small = load(f"{path}:small")
-    assert small.train.steps < load(path).train.steps and small.launch.workers <= 2
+    assert small.train.steps < load(path).train.steps and small.launch.workers.max <= 2
 
 
 def test_resolved_recipe_reads_back_the_same():
@@ -146,3 +146,10 @@ def test_remote_shards_are_not_prepared_and_make_no_folder(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     prepare(recipe, lambda text: pytest.fail("prepared"))
     assert not list(tmp_path.iterdir())
+
+
+def test_workers_may_be_a_range_and_the_batch_holds_at_each():
+    elastic = load(QUICKSTART, ["launch.workers={min: 1, max: 4}", "train.accumulation=2", "train.batch=64"])
+    assert [elastic.accumulation(workers) for workers in (4, 3, 2, 1)] == [2, 3, 4, 8]
+    assert Recipe.from_resolved(elastic.dump()).launch == elastic.launch
+    assert "workers: 3\n" in load(QUICKSTART, ["launch.workers=3", "train.batch=6"]).dump()
