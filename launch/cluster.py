@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 
 from distpre.errors import ClusterError
+from launch.arguments import REPOSITORY
 from launch.nodes import too_many
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 _OBJECT_STORE_BYTES = 80 * 2**20  # Ray's least is 75 MiB; only recipes and records pass through it
 
 

@@ -12,7 +12,7 @@ from distpre.recipe import load, prepare
 from distpre.runtime.folder import refuse_if_in_use
 from distpre.runtime.report import Screen
 from distpre.runtime.signals import EXIT_STATUS, Stop
-from launch.__main__ import arguments, found
+from launch.arguments import arguments, found
 from launch.cluster import cluster
 from launch.watch import HEAD_LOST, end_with_parent
 

@@ -120,7 +120,7 @@ def _layout(nodes: list[Node], workers: int, spec: LaunchSpec) -> Layout:
 
 def share(nodes: list[Node], workers: int, cpus: int | None, gpus: float | None) -> Share:
     """What each of `workers` gets where the recipe leaves it open: one GPU if there are any, and all the cores there
-    are for every worker. Raises ClusterError when the nodes cannot hold them all.
+    are for every worker (with GPUs: their share of a node's). Raises ClusterError when the nodes cannot hold them all.
     """
     total = sum(n.gpus for n in nodes)
     if gpus is None:
@@ -128,7 +128,10 @@ def share(nodes: list[Node], workers: int, cpus: int | None, gpus: float | None)
     if gpus * workers > total:
         raise too_many(workers, f"{total:g} GPUs, at {gpus:g} a worker")
     every_core = int(sum(n.cpus for n in nodes))
-    for each in [cpus] if cpus else range(every_core // workers, 0, -1):
+    most = every_core // workers
+    if gpus:  # a GPU's share of its node: with more, a node's last GPUs would have no cores
+        most = min(most, *(int(n.cpus * gpus / n.gpus) for n in nodes if n.gpus))
+    for each in [cpus] if cpus else range(most, 0, -1):
         if sum(n.holds(each, gpus) for n in nodes) >= workers:
             return Share(each, gpus)
     at = f", at {cpus} a worker" if cpus else ""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import psutil
+
+from launch.arguments import REPOSITORY
 from launch.nodes import answers
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 HEAD_LOST = 69  # how the driver ends when the cluster has gone: EX_UNAVAILABLE
 _HEAD_SECONDS = 600.0  # to wait for the cluster to come back
 _AT_ONCE, _LIVED_SECONDS = 3, 120.0  # this many drivers in a row may be lost that lived no longer
@@ -47,15 +49,32 @@ def end_with_parent() -> None:
 
 def _run(command: list[str]) -> int:
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    _adopt_orphans()
+    before = psutil.Process().children()
     driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
     # An interrupt at a terminal reaches the driver by itself.
     handlers = {signal.SIGINT: signal.SIG_IGN} | {n: lambda n, _: driver.send_signal(n) for n in _PASSED_ON}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    handled = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         return driver.wait()
     finally:
-        for number, handler in before.items():
+        for number, handler in handled.items():
             signal.signal(number, handler)
+        _end([p for p in psutil.Process().children() if p not in before])
+
+
+def _adopt_orphans() -> None:
+    """What a killed driver leaves behind becomes this process's child: Ray's agents, for a minute. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+
+
+def _end(orphans: list[psutil.Process]) -> None:
+    for orphan in orphans:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in [*orphan.children(recursive=True), orphan]:
+                process.kill()
+    psutil.wait_procs(orphans, timeout=5)
 
 
 def _back(address: str) -> bool:

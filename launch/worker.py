@@ -83,7 +83,7 @@ class Worker:
         os.environ.update(environment)
         try:
             _enter(directory)
-            interface = _interface(ray.util.get_node_ip_address())
+            interface = interface_of(ray.util.get_node_ip_address())
             for library in ("GLOO", "NCCL"):  # without it both look the host's name up, and may find another network
                 os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
             module, function = trainer.split(":")
@@ -145,7 +145,7 @@ def _enter(directory: str) -> None:
         ) from e
 
 
-def _interface(address: str) -> str:
+def interface_of(address: str) -> str:
     """Name of the network interface that has `address`."""
     for name, addresses in psutil.net_if_addrs().items():
         if any(a.address == address for a in addresses):

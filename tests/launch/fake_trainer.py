@@ -103,3 +103,21 @@ def _child():
 def _left(recipe, name):
     Path(recipe.run.dir).mkdir(parents=True, exist_ok=True)
     return Path(recipe.run.dir, name)
+
+
+def grows(recipe, sink, stop):
+    """Ends when it is two; alone, it trains until it is asked to stop."""
+    workers = int(os.environ["WORLD_SIZE"])
+    if RANK == 0:
+        sink({"kind": "start", "workers": workers})
+        sink({"kind": "step", "step": 1 if workers == 1 else 9})
+    while workers == 1 and stop() is None:
+        time.sleep(0.1)
+    return {"status": "stopped" if workers == 1 else "finished"}
+
+
+def one_is_slow(recipe, sink, stop):
+    if RANK == 0:
+        for step, seconds in enumerate((0.9, 0.31, 0.9, 0.9, 0.9, 0.9), 1):
+            sink({"kind": "step", "step": step, "slowest": {"rank": 1, "seconds": seconds, "median": 0.3}})
+    return {"status": "finished"}

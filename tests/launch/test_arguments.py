@@ -1,6 +1,7 @@
 import pytest
 
-from launch.__main__ import REPOSITORY, found, main
+from launch.__main__ import main
+from launch.arguments import REPOSITORY, found
 
 
 def run(monkeypatch, *arguments):

@@ -116,3 +116,28 @@ def test_second_interrupt_kills_a_group_that_does_not_listen(recipe, tmp_path):
         supervise(recipe, "deaf", screen=screen, stop=stop)
     pids = [int(Path(tmp_path / "run" / f"pid-{rank}").read_text()) for rank in (0, 1)]
     assert all(gone(pid) for pid in pids)
+
+
+def test_room_for_more_workers_is_taken_after_a_commit(recipe, tmp_path):
+    """Of two cores one is taken at first: training goes on alone, and with two when it is given back."""
+    import ray
+
+    from distpre.recipe.schema import LaunchSpec
+    from launch.supervisor import Supervisor
+
+    total = int(ray.cluster_resources()["CPU"])
+    held = ray.util.placement_group([{"CPU": total - 1}])
+    assert held.wait(10)
+    screen = Shown(lambda record: ray.util.remove_placement_group(held) if record.get("step") == 1 else None)
+    spec = LaunchSpec(workers={"min": 1, "max": 2}, cpus_per_worker=1, gpus_per_worker=0)
+    supervisor = Supervisor(recipe, spec, screen=screen, stop=Stop(), trainer="fake_trainer:grows")
+    assert supervisor.run() == 0
+    assert [line for line in screen.lines if "room for 2 workers: committing" in line]
+    assert [r["workers"] for r in screen.records if r["kind"] == "start"] == [1, 2]
+
+
+def test_a_straggler_is_named_once(recipe):
+    screen = Shown()
+    assert supervise(recipe, "one_is_slow", screen=screen) == 0
+    (line,) = screen.lines
+    assert line == "rank 1 holds the others up: 0.90 s of its own in each step, where the median rank takes 0.30 s"

@@ -146,3 +146,10 @@ def test_remote_shards_are_not_prepared_and_make_no_folder(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     prepare(recipe, lambda text: pytest.fail("prepared"))
     assert not list(tmp_path.iterdir())
+
+
+def test_workers_may_be_a_range_and_the_batch_holds_at_each():
+    elastic = load(QUICKSTART, ["launch.workers={min: 1, max: 4}", "train.accumulation=2", "train.batch=64"])
+    assert [elastic.accumulation(workers) for workers in (4, 3, 2, 1)] == [2, 3, 4, 8]
+    assert Recipe.from_resolved(elastic.dump()).launch == elastic.launch
+    assert "workers: 3\n" in load(QUICKSTART, ["launch.workers=3", "train.batch=6"]).dump()

@@ -1,0 +1,66 @@
+"""The process at the terminal, around drivers that are a line of shell."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from launch.watch import HEAD_LOST, watch
+
+
+def driver(tmp_path, *lives):
+    """A driver that lives each of `lives` in turn."""
+    count = tmp_path / "lives"
+    numbered = " ".join(f"{i}) {life};;" for i, life in enumerate(lives, 1))
+    return ["bash", "-c", f"echo >>{count}; case $(wc -l <{count}) in {numbered} esac"]
+
+
+def test_a_status_of_its_own_is_passed_on(tmp_path):
+    assert watch(driver(tmp_path, "exit 75"), None) == 75
+
+
+def test_a_killed_driver_is_started_again(tmp_path, capfd):
+    assert watch(driver(tmp_path, "kill -9 $$", "exit 0"), None) == 0
+    assert (
+        "the driver was killed by SIGKILL; starting it again, from the last commit (1 of 3)" in capfd.readouterr().out
+    )
+
+
+def test_a_driver_that_lost_the_cluster_is_started_when_it_answers_again(tmp_path, capfd):
+    import socket
+
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        head.listen()
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        assert watch(driver(tmp_path, f"exit {HEAD_LOST}", "exit 0"), address) == 0
+    assert "the driver has lost the cluster" in capfd.readouterr().out
+
+
+def test_drivers_that_die_at_once_are_given_up(tmp_path, capfd):
+    assert watch(driver(tmp_path, *["kill -9 $$"] * 9), None) == 1
+    told = capfd.readouterr()
+    assert told.out.count("starting it again") == 3 and "the last commit stands" in told.err
+
+
+def test_usr1_reaches_the_driver(tmp_path):
+    up = tmp_path / "up"
+    life = f"trap 'exit 75' USR1; touch {up}; while :; do sleep 0.1; done"
+    program = f"import sys; from launch.watch import watch; sys.exit(watch({driver(tmp_path, life)!r}, None))"
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, **path})
+    while not up.exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(10) == 75
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
+def test_nothing_outlives_the_driver(tmp_path):
+    left = tmp_path / "left"
+    assert watch(driver(tmp_path, f"(setsid sleep 60 & echo $! >{left}); kill -9 $$", "exit 0"), None) == 0
+    assert not psutil.pid_exists(int(left.read_text()))
