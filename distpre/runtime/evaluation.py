@@ -24,11 +24,16 @@ class FrozenTowers:
         self.model, self.views, self.chunk = model, views, chunk
         self.device = group.device()
 
-    @torch.no_grad()
     def batch(self, batch: Batch, *views: str) -> dict[str, Tensor]:
+        return {view: vector for view, (vector, _) in self._embedded(batch, views).items()}
+
+    def pooled(self, batch: Batch, *views: str) -> dict[str, Tensor]:
+        return {view: taps["pooled"].float() for view, (_, taps) in self._embedded(batch, views).items()}
+
+    @torch.no_grad()
+    def _embedded(self, batch: Batch, views: tuple[str, ...]) -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
         there = batch.to(self.device).views
-        embedded, _ = self.model({view: there[view] for view in views})
-        return {view: vector for view, (vector, _) in embedded.items()}
+        return self.model({view: there[view] for view in views})[0]
 
     @torch.no_grad()
     def values(self, view: str, values: list[Any]) -> Tensor:

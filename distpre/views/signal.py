@@ -8,7 +8,7 @@ ECG: 0.8, 0.5, 0.5, none, 0.3) and no strengths: the defaults here are ours.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -95,6 +95,23 @@ class TimeWarp:
         moved[1:-1] += rng.uniform(-reach, reach, self.knots)
         at = np.interp(np.arange(n), even, moved)
         return np.stack([np.interp(at, np.arange(n), channel) for channel in x]).astype(x.dtype)
+
+
+@dataclass(frozen=True)
+class OneSegment:
+    """(segments, channels, time) -> (channels, time): of a random order of the segments, the one at `place`.
+
+    The order is the same in all views of the field: places 0 and 1 are two different segments of a participant, each
+    pair as likely as any other; place 0 twice is one segment seen in two ways.
+    """
+
+    place: int
+    shared: ClassVar[bool] = True
+
+    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+        if x.ndim != 3 or len(x) <= self.place:
+            raise ValueError(f"an array {x.shape} has no segment {self.place}; shards: tools.shard signals --together")
+        return x[rng.permutation(len(x))[self.place]]
 
 
 @dataclass(frozen=True)

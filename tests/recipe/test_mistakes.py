@@ -32,7 +32,7 @@ IN_THE_FILE = {
         "{name: contras,",
         "match.name: there is no term 'contras'. Did you mean",
     ),
-    "term without name": ("{name: contrast, ", "{", "objective.match: the key 'name' is missing. It is contrast or"),
+    "term without name": ("{name: contrast, ", "{", "objective.match: the key 'name' is missing. It is contrast"),
     "misspelt keyword": ("id: caption}}", "ids: caption}}", "match.targets.ids: same_id has no .*mean 'id' (text)"),
     "absent keyword": (
         ", pixels: 3",

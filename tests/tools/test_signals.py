@@ -14,6 +14,7 @@ from distpre.data.source import Source
 from distpre.errors import DataError
 from tools.shard.recordings import Columns, Unusable, read
 from tools.shard.signals import Making, conditioned, write
+from tools.shard.writer import held_out
 
 REPOSITORY = Path(__file__).parents[2]
 IDS = r"(?P<participant>p\d+)_(?P<visit>\d+)"
@@ -141,6 +142,22 @@ def test_a_participant_is_never_on_both_sides(people, tmp_path):
     assert (made["rate"], made["seconds"], made["share"], made["ids"]) == (100.0, 2.0, 0.4, IDS)
 
 
+def test_together_a_sample_is_all_segments_of_a_participant(people, tmp_path):
+    lonely = next(f"p{i}" for i in range(30, 60) if not held_out(f"p{i}", 0.4))
+    csv(people / f"{lonely}_0.csv", {"x": waves(2), "y": waves(2, seed=1)})  # one segment: no pair can be made of it
+    write(people, tmp_path / "one", IDS, making(), share=0.4)
+    write(people, tmp_path / "all", IDS, making(), share=0.4, together=True)
+    assert segments(tmp_path / "all", "test")[3][1] == segments(tmp_path / "one", "test")[3][1]
+    single = [(x, told) for x, told in segments(tmp_path / "one") if told["participant"] != lonely]
+    whole = segments(tmp_path / "all")
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in whole]), np.stack([x for x, _ in single]))
+    facts = [
+        {**{k: v for k, v in told.items() if k != "segments"}, **own} for _, told in whole for own in told["segments"]
+    ]
+    assert facts == [told for _, told in single] and len({told["participant"] for _, told in whole}) == len(whole)
+    assert [line["reason"] for line in left(tmp_path / "all")] == ["the participant's only segment"]
+
+
 def test_other_options_are_not_mixed_in(people, tmp_path):
     write(people, tmp_path / "out", IDS, making())
     with pytest.raises(DataError, match="other rows"):
@@ -181,7 +198,10 @@ def test_wrong_ids_and_empty_folders_are_plain_errors(people, tmp_path):
         write(people, tmp_path / "out", r"(?P<person>p\d+)", making())
     with pytest.raises(DataError, match="holds no samples"):
         write(people, tmp_path / "out", r"(?P<participant>q\d+)", making())
-    with pytest.raises(DataError, match="none of 24 recordings can be used; the first: too short"):
+    csv(people / "p7_9.csv", {"x": waves()})
+    with pytest.raises(DataError, match="recordings of 1 and of 2 channels"):
+        write(people, tmp_path / "out", IDS, making())
+    with pytest.raises(DataError, match="none of 25 recordings can be used; the first: too short"):
         write(people, tmp_path / "out", IDS, making(seconds=60.0))
     assert not (tmp_path / "out").exists()
 

@@ -1,16 +1,20 @@
 """Signal ops: what each does to values, its probability, and what it must leave alone."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distpre.views.pipeline import View
 from distpre.views.signal import (
     ChannelPermute,
     CutOut,
     GaussianNoise,
     MagnitudeWarp,
     MiddleSegment,
+    OneSegment,
     RandomSegment,
     TimeWarp,
     _curve,
@@ -84,6 +88,26 @@ def test_warped_time_never_runs_backwards_and_keeps_its_ends(knots, shift, seed)
     assert (np.diff(out[0]) > 0).all() and (out[0] == out[1]).all()
     assert out[0, 0] == 0 and out[0, -1] == 399
     assert 0 < np.abs(out - clock).max() <= shift * 399 + 1e-9
+
+
+def test_two_views_of_a_participant_are_two_different_segments_each_pair_alike():
+    """Abbaspourazad et al. 2024: a positive pair is two segments drawn at random, augmented independently."""
+    segments = np.arange(4.0)[:, None, None] * np.ones((1, 1, 6))
+    noisy = GaussianNoise(1.0, [1.0, 1.0])  # of constant channels: nothing, but it draws
+    views = [View(name, "x", [OneSegment(i), noisy, MiddleSegment(2)], []) for i, name in enumerate("ab")]
+    pairs = Counter(
+        tuple(int(v.at(segments, seed=1, epoch=e, ordinal=o)[0, 0]) for v in views)
+        for e in range(40)
+        for o in range(60)
+    )
+    assert set(pairs) == {(i, j) for i in range(4) for j in range(4) if i != j}
+    assert all(abs(count - 200) < 4 * np.sqrt(200) for count in pairs.values())
+    same = [View(name, "x", [OneSegment(0), RandomSegment(2)], []) for name in "ab"]
+    inside = segments + np.arange(6.0) / 10
+    seen = [[v.at(inside, seed=1, epoch=0, ordinal=o) for v in same] for o in range(50)]
+    assert all((a // 1 == b // 1).all() for a, b in seen) and any((a != b).any() for a, b in seen)
+    with pytest.raises(ValueError, match="has no segment 4"):
+        OneSegment(4)(segments, _rng())
 
 
 def test_segments_lie_inside_at_every_place_and_in_the_middle():

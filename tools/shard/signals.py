@@ -3,9 +3,10 @@
 SOURCE is a folder of WFDB records (.hea), EDF, or tables (.csv, .tsv, .parquet). --ids is a regular expression on a
 file's path below it, whose named groups (participant, and any of visit, device, recording ...) go into json beside
 what the header says of the person; files that it does not match are passed over. Whoever a participant is, all of their
-segments are in train or all in test. In this order: band-pass, resampling, cutting, z-score of each channel. OUT holds
-dataset.json, the options all segments were made with, and quarantine.jsonl, a line with the reason for every recording
-and segment that was left out.
+segments are in train or all in test. In this order: band-pass, resampling, cutting, z-score of each channel. With
+--together a training sample is instead all segments of a participant, (segments, channels, time), of which views take
+two. OUT holds dataset.json, the options all segments were made with, and quarantine.jsonl, a line with the reason for
+every recording and segment that was left out.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Segment:
 
     file: Path
     first: int
+    channels: int
     making: Making
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -134,18 +136,32 @@ def planned(making: Making, file: Path, ids: dict[str, Any]) -> tuple[list[Segme
             facts = {**before.facts, **ids, "segment": number, "start": start, "rate": making.rate}
             if before.labels is not None:
                 facts["label"] = Counter(before.labels[part].tolist()).most_common(1)[0][0]
-            segments.append(Segment(file, first, making, facts))
+            segments.append(Segment(file, first, len(it.signal), making, facts))
     return segments, left
 
 
 def members(segment: Segment) -> Members:
-    making = segment.making
-    x = _held(segment.file, making).signal[:, segment.first : segment.first + making.samples]
-    if making.zscore:
-        x = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+    return _written(_cut(segment), segment.facts)
+
+
+def members_together(segments: list[Segment]) -> Members:
+    """json holds what is the same in all segments, and `segments`, what is each one's own."""
+    every = [s.facts for s in segments]
+    same = {k: v for k, v in every[0].items() if all(k in facts and facts[k] == v for facts in every)}
+    each = [{k: v for k, v in facts.items() if k not in same} for facts in every]
+    return _written(np.stack([_cut(s) for s in segments]), {**same, "segments": each})
+
+
+def _written(x: NDArray, facts: dict[str, Any]) -> Members:
     content = io.BytesIO()
     np.save(content, np.ascontiguousarray(x, np.float32))
-    return {"npy": content.getvalue(), "json": json.dumps(segment.facts, ensure_ascii=False).encode()}
+    return {"npy": content.getvalue(), "json": json.dumps(facts, ensure_ascii=False).encode()}
+
+
+def _cut(segment: Segment) -> NDArray:
+    making = segment.making
+    x = _held(segment.file, making).signal[:, segment.first : segment.first + making.samples]
+    return (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True) if making.zscore else x
 
 
 @lru_cache(maxsize=1)  # a recording's segments are neighbours
@@ -166,10 +182,13 @@ def write(
     *,
     share: float = 0.0,
     facts: dict[str, dict[str, Any]] | None = None,
+    together: bool = False,
     shard_samples: int = 1000,
     workers: int = 1,
 ) -> str:
     """Writes train-*.tar and test-*.tar; returns a summary line. facts: {participant: what else is known of them}.
+
+    together: a training sample is all segments of a participant; who has one only is left out.
 
     Raises DataError for an --ids without a participant, a source in which it finds nothing, and shards of other
     segments or options in OUT.
@@ -187,10 +206,19 @@ def write(
         parts["test" if held_out(str(segment.facts["participant"]), share) else "train"].append(segment)
     if not segments:
         raise DataError(f"{source}: none of {len(files)} recordings can be used; the first: {left[0].reason}.")
+    rows: list[list[Segment]] = list(_by_participant(parts["train"]).values())
+    if together:
+        left += [Left(row[0].facts["file"], "the participant's only segment") for row in rows if len(row) == 1]
+        parts["train"] = [segment for row in rows if len(row) > 1 for segment in row]
+        rows = [row for row in rows if len(row) > 1]
+    if len(counts := sorted({s.channels for s in segments})) > 1:
+        raise DataError(f"{source}: recordings of {counts[0]} and of {counts[1]} channels.", "Name some by --channels.")
     for split, chosen in parts.items():
+        grouped = together and split == "train"
         if chosen:
-            write_shards(folder, split, chosen, members, shard_samples=shard_samples, workers=workers)
-    said = {"ids": ids, "share": share, **asdict(making)}
+            make = members_together if grouped else members
+            write_shards(folder, split, rows if grouped else chosen, make, shard_samples=shard_samples, workers=workers)
+    said = {"ids": ids, "share": share, "together": together, **asdict(making)}
     (folder / "dataset.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     lines = [json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in left]
     (folder / "quarantine.jsonl").write_text("".join(lines))
@@ -199,6 +227,13 @@ def write(
         f"wrote {len(parts['train'])} segments of {people['train']} participants for training and "
         f"{len(parts['test'])} of {people['test']} held out, as tars in {out}; {len(left)} left out (quarantine.jsonl)"
     )
+
+
+def _by_participant(segments: list[Segment]) -> dict[str, list[Segment]]:
+    found: dict[str, list[Segment]] = {}
+    for segment in segments:
+        found.setdefault(segment.facts["participant"], []).append(segment)
+    return found
 
 
 def _files(source: Path, ids: str, facts: dict[str, dict[str, Any]]) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -246,7 +281,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--facts", help="a CSV, TSV or JSONL with a row a participant")
     parser.add_argument("--facts-id", default="participant", help="its column of the participant (default participant)")
     parser.add_argument("--held-out", type=float, default=0.0, help="share of participants for test-*.tar (default 0)")
-    parser.add_argument("--shard-samples", type=int, default=1000, help="segments of a shard (default 1000)")
+    parser.add_argument("--together", action="store_true", help="a training sample is all segments of a participant")
+    parser.add_argument("--shard-samples", type=int, default=1000, help="samples of a shard (default 1000)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
 
 
@@ -262,6 +298,7 @@ def run(arguments: argparse.Namespace) -> str:
         making,
         share=a.held_out,
         facts=_facts(a.facts, a.facts_id),
+        together=a.together,
         shard_samples=a.shard_samples,
         workers=a.workers,
     )
