@@ -173,6 +173,9 @@ class Embedder(Protocol):
     def batch(self, batch: Batch, *views: str) -> dict[str, Tensor]:
         """{view: (b, d)} unit vectors of this rank's rows; b may be 0."""
 
+    def pooled(self, batch: Batch, *views: str) -> dict[str, Tensor]:
+        """{view: (b, width)} what the towers' heads are given, as `batch` gives what they make of it."""
+
     def values(self, view: str, values: list[Any]) -> Tensor:
         """Field values (captions, images) through the view's evaluation ops and its tower: (n, d), on every rank."""
 

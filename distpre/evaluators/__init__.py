@@ -6,5 +6,8 @@ Contents table: the name a recipe uses -> module:Class.
 CONTENTS = {
     "zero_shot": "distpre.evaluators.zero_shot:ZeroShot",  # classification by prompts
     "attack_success": "distpre.evaluators.attack_success:AttackSuccess",  # clean accuracy and success of a trigger
-    "retrieval": "distpre.evaluators.retrieval:Retrieval",  # R@k in both directions
+    "retrieval": "distpre.evaluators.retrieval:Retrieval",  # R@k between views, or within one
+    "probe": "distpre.evaluators.probe:Probe",  # linear and ridge, by participant
+    "knn": "distpre.evaluators.knn:Knn",  # nearest neighbours of other participants
+    "geometry": "distpre.evaluators.geometry:Geometry",  # effective rank, alignment, uniformity
 }

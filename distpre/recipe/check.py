@@ -13,6 +13,7 @@ from distpre.recipe.schema import Component, Recipe
 # Keywords that name views: of a term, of an evaluator.
 _OF_TERMS = ("rows", "columns", "views", "of")
 _OF_TABLES = (*_OF_TERMS, "view", "image", "text")
+_OF_IDS = ("id", "by", "apart")
 
 
 def check(recipe: Recipe, document: Document) -> None:
@@ -98,7 +99,8 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
         found += _named(keywords, (*at, "scale"), recipe.scales, "scale")
         found += _named(keywords, (*at, "against"), recipe.teachers, "teacher")
         found += _named(keywords, (*at, "teacher"), recipe.teachers, "teacher")
-        found += _named(keywords, (*at, "id"), ids, f"id of data.{source}")
+        for key in _OF_IDS:
+            found += _named(keywords, (*at, key), ids, f"id of data.{source}")
         for part, nested in keywords.items():
             if isinstance(nested, dict):
                 found += _named(nested, (*at, part, "id"), ids, f"id of data.{source}")

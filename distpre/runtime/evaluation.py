@@ -27,13 +27,22 @@ class FrozenTowers:
         self.model, self.views, self.chunk = model, views, chunk
         self.device = group.device()
 
-    @torch.no_grad()
     def batch(self, batch: Batch, *views: str) -> dict[str, Tensor]:
+        return {view: vector for view, (vector, _) in self._embedded(batch, views).items()}
+
+    def pooled(self, batch: Batch, *views: str) -> dict[str, Tensor]:
+        return {view: taps["pooled"].float() for view, (_, taps) in self._embedded(batch, views).items()}
+
+    @torch.no_grad()
+    def _embedded(self, batch: Batch, views: tuple[str, ...]) -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
         there = batch.to(self.device).views
         if not len(batch):  # some encoders cannot reshape nothing, yet under ZeRO-3 every rank must take part
             there = {name: _one_row(x) for name, x in there.items()}
         embedded, _ = self.model({view: there[view.rpartition(".")[2]] for view in views})
-        return {view: vector[: len(batch)] for view, (vector, _) in embedded.items()}
+        n = len(batch)
+        return {
+            view: (vector[:n], {tap: x[:n] for tap, x in taps.items()}) for view, (vector, taps) in embedded.items()
+        }
 
     @torch.no_grad()
     def values(self, view: str, values: list[Any]) -> Tensor:

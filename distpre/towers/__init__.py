@@ -8,6 +8,9 @@ ENCODERS = {
     "open_clip_text": "distpre.towers.encoders.open_clip:OpenClipText",  # open_clip text towers, by model or config
     "timm": "distpre.towers.encoders.timm:Timm",  # any timm vision model, by name
     "transformers_text": "distpre.towers.encoders.transformers:TransformersText",  # any transformers encoder
+    "efficientnet1d": "distpre.towers.encoders.signal:EfficientNet1d",  # signals (Abbaspourazad et al. 2024)
+    "resnet1d": "distpre.towers.encoders.signal:ResNet1d",  # signals
+    "vit1d": "distpre.towers.encoders.signal:ViT1d",  # signals, timm's ViT in patches of time
 }
 
 HEADS = {

@@ -32,7 +32,7 @@ class Head(Protocol):
 
 
 class Tower(nn.Module):
-    """view -> unit vectors (b, d) and the encoder's taps."""
+    """view -> unit vectors (b, d), and the encoder's taps with `pooled`, what the head was given."""
 
     def __init__(self, encoder: Encoder, head: Head | None = None):
         super().__init__()
@@ -44,4 +44,4 @@ class Tower(nn.Module):
     def forward(self, x: Tensor | Padded) -> tuple[Tensor, dict[str, Tensor]]:
         pooled, taps = self.encoder(x)
         vector = pooled if self.head is None else self.head(pooled, taps)
-        return F.normalize(vector.float(), dim=-1), taps
+        return F.normalize(vector.float(), dim=-1), {**taps, "pooled": pooled}

@@ -10,6 +10,14 @@ CONTENTS = {
     "random_shift": "distpre.views.image:RandomShift",  # by a few pixels
     "flip": "distpre.views.image:Flip",  # left to right
     "to_tensor": "distpre.views.image:ToTensor",  # floats, normalised, channels first
+    "cut_out": "distpre.views.signal:CutOut",  # of a signal: a stretch becomes 0
+    "magnitude_warp": "distpre.views.signal:MagnitudeWarp",  # of a signal: times a smooth curve
+    "gaussian_noise": "distpre.views.signal:GaussianNoise",  # of a signal, in shares of its deviation
+    "channel_permute": "distpre.views.signal:ChannelPermute",
+    "time_warp": "distpre.views.signal:TimeWarp",  # of a signal: time runs unevenly
+    "one_segment": "distpre.views.signal:OneSegment",  # of all segments of a participant: two views take two
+    "random_segment": "distpre.views.signal:RandomSegment",  # of a signal: some neighbouring time steps
+    "middle_segment": "distpre.views.signal:MiddleSegment",
     "one_of": "distpre.views.text:OneOf",  # one caption of several
     "tokenize": "distpre.views.text:Tokenize",  # text to token ids
 }

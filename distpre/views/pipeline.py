@@ -1,4 +1,8 @@
-"""A view: one field of a sample through a list of ops. Its rng is arithmetic, so pixels repeat on any resume."""
+"""A view: one field of a sample through a list of ops. Its rng is arithmetic, so pixels repeat on any resume.
+
+Views draw independently of one another. An op whose class says `shared = True` draws from an rng that all views of the
+field have alike: so two views can take two different parts of one sample.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +27,11 @@ class View:
 
     def at(self, value: Any, *, seed: int, epoch: int, ordinal: int) -> Any:
         """The view of the sample `ordinal` in an epoch: the same on every rank and worker, and after a resume."""
-        return _through(self.ops, value, view_rng(seed, epoch, ordinal, self.name))
+        own, shared = (view_rng(seed, epoch, ordinal, name) for name in (self.name, f"field {self.field}"))
+        return _through(self.ops, value, own, shared)
 
     def evaluation(self, value: Any) -> Any:
-        return _through(self.eval_ops, value, view_rng(0, 0, 0, self.name))
+        return _through(self.eval_ops, value, *(view_rng(0, 0, 0, name) for name in (self.name, f"field {self.field}")))
 
 
 def view_rng(seed: int, epoch: int, ordinal: int, view: str) -> np.random.Generator:
@@ -35,7 +40,7 @@ def view_rng(seed: int, epoch: int, ordinal: int, view: str) -> np.random.Genera
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
 
 
-def _through(ops: list[Op], value: Any, rng: np.random.Generator) -> Any:
+def _through(ops: list[Op], value: Any, own: np.random.Generator, shared: np.random.Generator) -> Any:
     for op in ops:
-        value = op(value, rng)
+        value = op(value, shared if getattr(op, "shared", False) else own)
     return value

@@ -1,0 +1,304 @@
+"""Recordings of people -> shards of segments {npy, json}: one sample is one segment, (channels, time) float32.
+
+SOURCE is a folder of WFDB records (.hea), EDF, or tables (.csv, .tsv, .parquet). --ids is a regular expression on a
+file's path below it, whose named groups (participant, and any of visit, device, recording ...) go into json beside
+what the header says of the person; files that it does not match are passed over. Whoever a participant is, all of their
+segments are in train or all in test. In this order: band-pass, resampling, cutting, z-score of each channel. With
+--together a training sample is instead all segments of a participant, (segments, channels, time), of which views take
+two. OUT holds dataset.json, the options all segments were made with, and quarantine.jsonl, a line with the reason for
+every recording and segment that was left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpre.errors import DataError
+from tools.shard.recordings import READERS, Columns, Recording, Unusable, read
+from tools.shard.writer import Members, counted, held_out, write_shards
+
+FLAT = 1e-3  # of the recording's own deviation
+
+
+@dataclass(frozen=True)
+class Making:
+    """How recordings become segments. rate: Hz; seconds: a segment's length; stride: from start to start, seconds.
+
+    band: (low, high) Hz of a Butterworth filter of 4th order run both ways, 0 leaves that side open; None leaves all.
+    zscore: each channel of a segment to mean 0 and deviation 1.
+    """
+
+    columns: Columns
+    rate: float
+    seconds: float
+    stride: float
+    band: tuple[float, float] | None = None
+    zscore: bool = True
+
+    @property
+    def samples(self) -> int:
+        return round(self.seconds * self.rate)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Samples [first, first + making.samples) of a recording at the new rate."""
+
+    file: Path
+    first: int
+    channels: int
+    making: Making
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Left:
+    """A line of quarantine.jsonl; start: seconds into the recording, None for all of it."""
+
+    file: str
+    reason: str
+    start: float | None = None
+
+
+@dataclass(frozen=True)
+class Conditioned:
+    """signal: (channels, n) at the new rate; recording: as read, its holes bridged; missing: (m,) bool at its rate."""
+
+    signal: NDArray[np.float64]
+    recording: Recording
+    missing: NDArray[np.bool_]
+
+
+def conditioned(file: Path, making: Making) -> Conditioned:
+    """Holes are bridged for the filter's sake and stay marked. Raises Unusable, and what a reader raises."""
+    from scipy.signal import butter, resample_poly, sosfiltfilt
+
+    recording = read(file, making.columns)
+    x, rate = recording.signal, recording.rate
+    if x.shape[1] / rate * (1 + 1e-9) < making.seconds:
+        raise Unusable(f"too short: {x.shape[1] / rate:.2f} s of {making.seconds:g} s")
+    missing = ~np.isfinite(x)
+    if missing.all(1).any():
+        raise Unusable("a channel has no finite value")
+    x = np.stack([_bridged(channel, ~gone) for channel, gone in zip(x, missing, strict=True)])
+    if any(np.ptp(channel) == 0 for channel in x):
+        raise Unusable("a channel is flat all through")
+    y = x
+    if making.band:
+        low, high = making.band
+        if 2 * high >= rate:
+            raise Unusable(f"recorded at {rate:g} Hz, which holds no band up to {high:g} Hz")
+        kind, edges = ("band", [low, high]) if low and high else ("high", low) if low else ("low", high)
+        y = sosfiltfilt(butter(4, edges, kind, fs=rate, output="sos"), x, axis=1)
+    ratio = Fraction(making.rate / rate).limit_denominator(1000)
+    if ratio != 1:
+        y = resample_poly(y, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+    return Conditioned(y, replace(recording, signal=x), missing.any(0))
+
+
+def planned(making: Making, file: Path, ids: dict[str, Any]) -> tuple[list[Segment], list[Left]]:
+    """The segments of a recording, and what of it is left out and why."""
+    shown = ids["file"]
+    try:
+        it = conditioned(file, making)
+    except (DataError, MemoryError):
+        raise
+    except Unusable as e:
+        return [], [Left(shown, str(e))]
+    except Exception as e:  # whatever a format's reader says of a damaged file
+        return [], [Left(shown, f"cannot be read: {type(e).__name__}: {e}")]
+    before = it.recording
+    whole = before.signal.std(1)
+    segments, left = [], []
+    step = max(1, round(making.stride * making.rate))
+    for number, first in enumerate(range(0, it.signal.shape[1] - making.samples + 1, step)):
+        start = round(first / making.rate, 6)
+        part = slice(int(start * before.rate), int(np.ceil((start + making.seconds) * before.rate)))
+        if it.missing[part].any():
+            left.append(Left(shown, "holes or values that are not finite", start))
+        elif (before.signal[:, part].std(1) < FLAT * whole).any():
+            left.append(Left(shown, "flat", start))
+        else:
+            facts = {**before.facts, **ids, "segment": number, "start": start, "rate": making.rate}
+            if before.labels is not None:
+                facts["label"] = Counter(before.labels[part].tolist()).most_common(1)[0][0]
+            segments.append(Segment(file, first, len(it.signal), making, facts))
+    return segments, left
+
+
+def members(segment: Segment) -> Members:
+    return _written(_cut(segment), segment.facts)
+
+
+def members_together(segments: list[Segment]) -> Members:
+    """json holds what is the same in all segments, and `segments`, what is each one's own."""
+    every = [s.facts for s in segments]
+    same = {k: v for k, v in every[0].items() if all(k in facts and facts[k] == v for facts in every)}
+    each = [{k: v for k, v in facts.items() if k not in same} for facts in every]
+    return _written(np.stack([_cut(s) for s in segments]), {**same, "segments": each})
+
+
+def _written(x: NDArray, facts: dict[str, Any]) -> Members:
+    content = io.BytesIO()
+    np.save(content, np.ascontiguousarray(x, np.float32))
+    return {"npy": content.getvalue(), "json": json.dumps(facts, ensure_ascii=False).encode()}
+
+
+def _cut(segment: Segment) -> NDArray:
+    making = segment.making
+    x = _held(segment.file, making).signal[:, segment.first : segment.first + making.samples]
+    return (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True) if making.zscore else x
+
+
+@lru_cache(maxsize=1)  # a recording's segments are neighbours
+def _held(file: Path, making: Making) -> Conditioned:
+    return conditioned(file, making)
+
+
+def _bridged(x: NDArray, there: NDArray) -> NDArray:
+    at = np.arange(len(x))
+    return x if there.all() else np.interp(at, at[there], x[there])
+
+
+def write(
+    source: str | Path,
+    out: str | Path,
+    ids: str,
+    making: Making,
+    *,
+    share: float = 0.0,
+    facts: dict[str, dict[str, Any]] | None = None,
+    together: bool = False,
+    shard_samples: int = 1000,
+    workers: int = 1,
+) -> str:
+    """Writes train-*.tar and test-*.tar; returns a summary line. facts: {participant: what else is known of them}.
+
+    together: a training sample is all segments of a participant; who has one only is left out.
+
+    Raises DataError for an --ids without a participant, a source in which it finds nothing, and shards of other
+    segments or options in OUT.
+    """
+    source, folder = Path(source), Path(out)
+    files = counted(_files(source, ids, facts or {}), f"{source} (files that --ids matches)")
+    segments: list[Segment] = []
+    left: list[Left] = []
+    with ProcessPoolExecutor(workers) as pool:
+        for some, others in pool.map(partial(planned, making), *zip(*files, strict=True), chunksize=8):
+            segments += some
+            left += others
+    parts: dict[str, list[Segment]] = {"train": [], "test": []}
+    for segment in segments:
+        parts["test" if held_out(str(segment.facts["participant"]), share) else "train"].append(segment)
+    if not segments:
+        raise DataError(f"{source}: none of {len(files)} recordings can be used; the first: {left[0].reason}.")
+    rows: list[list[Segment]] = list(_by_participant(parts["train"]).values())
+    if together:
+        left += [Left(row[0].facts["file"], "the participant's only segment") for row in rows if len(row) == 1]
+        parts["train"] = [segment for row in rows if len(row) > 1 for segment in row]
+        rows = [row for row in rows if len(row) > 1]
+    if len(counts := sorted({s.channels for s in segments})) > 1:
+        raise DataError(f"{source}: recordings of {counts[0]} and of {counts[1]} channels.", "Name some by --channels.")
+    for split, chosen in parts.items():
+        grouped = together and split == "train"
+        if chosen:
+            make = members_together if grouped else members
+            write_shards(folder, split, rows if grouped else chosen, make, shard_samples=shard_samples, workers=workers)
+    said = {"ids": ids, "share": share, "together": together, **asdict(making)}
+    (folder / "dataset.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    lines = [json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in left]
+    (folder / "quarantine.jsonl").write_text("".join(lines))
+    people = {split: len({s.facts["participant"] for s in chosen}) for split, chosen in parts.items()}
+    return (
+        f"wrote {len(parts['train'])} segments of {people['train']} participants for training and "
+        f"{len(parts['test'])} of {people['test']} held out, as tars in {out}; {len(left)} left out (quarantine.jsonl)"
+    )
+
+
+def _by_participant(segments: list[Segment]) -> dict[str, list[Segment]]:
+    found: dict[str, list[Segment]] = {}
+    for segment in segments:
+        found.setdefault(segment.facts["participant"], []).append(segment)
+    return found
+
+
+def _files(source: Path, ids: str, facts: dict[str, dict[str, Any]]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(file, its ids and the facts of its participant), by path."""
+    try:
+        pattern = re.compile(ids)
+    except re.error as e:
+        raise DataError(f"--ids {ids!r}: {e}.", "It is a regular expression with named groups.") from e
+    if "participant" not in pattern.groupindex:
+        raise DataError(f"--ids {ids!r} has no participant.", "Write (?P<participant>...): splits are by participant.")
+    for file in sorted(p for p in source.rglob("*") if p.suffix.lower() in READERS):
+        inside = file.relative_to(source).as_posix()
+        if found := pattern.search(inside):
+            known = {name: value for name, value in found.groupdict().items() if value is not None}
+            yield file, {**facts.get(known["participant"], {}), **known, "file": inside}
+
+
+def _facts(table: str | None, column: str) -> dict[str, dict[str, Any]]:
+    """{value of the column: the row's other cells}, whole numbers as such."""
+    from tools.shard.image_text import _rows
+
+    if table is None:
+        return {}
+    rows = list(_rows(Path(table)))
+    if rows and column not in rows[0]:
+        raise DataError(f"{table}: no column {column!r}.", f"There is {', '.join(rows[0])}.")
+    plain = {k: {name: v for name, v in row.items() if name != column} for row in rows for k in [row[column]]}
+    return {k: {n: int(v) if re.fullmatch(r"-?\d+", str(v)) else v for n, v in row.items()} for k, row in plain.items()}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="the folder of recordings")
+    parser.add_argument("--out", required=True, help="folder of the shards")
+    parser.add_argument("--ids", required=True, help=r"as in 'Person_(?P<participant>\d+)/rec_(?P<recording>\d+)'")
+    parser.add_argument("--rate", type=float, required=True, help="samples a second of the segments")
+    parser.add_argument("--seconds", type=float, required=True, help="length of a segment")
+    parser.add_argument("--stride", type=float, help="seconds from start to start (default: --seconds)")
+    parser.add_argument("--channels", nargs="*", default=[], help="names or numbers (default: all)")
+    parser.add_argument("--band", type=float, nargs=2, metavar=("LOW", "HIGH"), help="Hz to keep; 0: open on that side")
+    parser.add_argument("--no-zscore", action="store_true", help="leave segments in the recording's units")
+    parser.add_argument("--time", help="a table's column of time")
+    parser.add_argument("--time-unit", type=float, default=1.0, help="seconds of one tick of it (default 1)")
+    parser.add_argument("--source-rate", type=float, help="Hz of tables without a column of time")
+    parser.add_argument("--label", help="a table's column of labels; a segment takes its commonest")
+    parser.add_argument("--facts", help="a CSV, TSV or JSONL with a row a participant")
+    parser.add_argument("--facts-id", default="participant", help="its column of the participant (default participant)")
+    parser.add_argument("--held-out", type=float, default=0.0, help="share of participants for test-*.tar (default 0)")
+    parser.add_argument("--together", action="store_true", help="a training sample is all segments of a participant")
+    parser.add_argument("--shard-samples", type=int, default=1000, help="samples of a shard (default 1000)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+
+
+def run(arguments: argparse.Namespace) -> str:
+    a = arguments
+    columns = Columns(tuple(a.channels), a.time, a.time_unit, a.source_rate, a.label)
+    band = tuple(a.band) if a.band else None
+    making = Making(columns, a.rate, a.seconds, a.stride or a.seconds, band, not a.no_zscore)
+    return write(
+        a.source,
+        a.out,
+        a.ids,
+        making,
+        share=a.held_out,
+        facts=_facts(a.facts, a.facts_id),
+        together=a.together,
+        shard_samples=a.shard_samples,
+        workers=a.workers,
+    )
