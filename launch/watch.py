@@ -12,13 +12,14 @@ import time
 
 import psutil
 
+from distpre.runtime.signals import EXIT_STATUS
 from launch.arguments import REPOSITORY
 from launch.nodes import answers
 
 HEAD_LOST = 69  # how the driver ends when the cluster has gone: EX_UNAVAILABLE
 _HEAD_SECONDS = 600.0  # to wait for the cluster to come back
 _AT_ONCE, _LIVED_SECONDS = 3, 120.0  # this many drivers in a row may be lost that lived no longer
-_PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)
+_PASSED_ON = {signal.SIGTERM: "terminate", signal.SIGUSR1: "usr1"}
 
 
 def watch(command: list[str], address: str | None) -> int:
@@ -26,8 +27,10 @@ def watch(command: list[str], address: str | None) -> int:
     lost = 0
     while True:
         began = time.monotonic()
-        status = _run(command)
-        if status >= 0 and status != HEAD_LOST:
+        status, asked = _run(command)
+        if asked and status < 0:  # it came too early or too late to be heard
+            return EXIT_STATUS[asked]
+        if asked or (status >= 0 and status != HEAD_LOST):
             return status
         lost = lost + 1 if time.monotonic() - began < _LIVED_SECONDS else 1
         how = "has lost the cluster" if status == HEAD_LOST else f"was killed by {signal.Signals(-status).name}"
@@ -47,16 +50,23 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
-def _run(command: list[str]) -> int:
+def _run(command: list[str]) -> tuple[int, str | None]:
+    """Its exit status, and the last signal that was passed on to it."""
+    asked: list[str] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        asked.append(_PASSED_ON[signal.Signals(number)])
+        driver.send_signal(number)
+
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     _adopt_orphans()
     before = psutil.Process().children()
     driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
     # An interrupt at a terminal reaches the driver by itself.
-    handlers = {signal.SIGINT: signal.SIG_IGN} | {n: lambda n, _: driver.send_signal(n) for n in _PASSED_ON}
+    handlers = {signal.SIGINT: signal.SIG_IGN} | dict.fromkeys(_PASSED_ON, pass_on)
     handled = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        return driver.wait()
+        return driver.wait(), asked[-1] if asked else None
     finally:
         for number, handler in handled.items():
             signal.signal(number, handler)

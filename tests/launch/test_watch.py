@@ -47,9 +47,10 @@ def test_drivers_that_die_at_once_are_given_up(tmp_path, capfd):
     assert told.out.count("starting it again") == 3 and "the last commit stands" in told.err
 
 
-def test_usr1_reaches_the_driver(tmp_path):
+@pytest.mark.parametrize("trap", ["trap 'exit 75' USR1;", ""], ids=["heard", "too early to be heard"])
+def test_usr1_reaches_the_driver_which_is_not_started_again(trap, tmp_path):
     up = tmp_path / "up"
-    life = f"trap 'exit 75' USR1; touch {up}; while :; do sleep 0.1; done"
+    life = f"{trap} touch {up}; while :; do sleep 0.1; done"
     program = f"import sys; from launch.watch import watch; sys.exit(watch({driver(tmp_path, life)!r}, None))"
     path = {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, **path})
