@@ -22,8 +22,31 @@ def shard_emoji(shared_data: Path, folder: Path) -> None:
     write(list(pairs(source)), folder / "runs/data/emoji", split_by="base", share=0.15, shard_samples=400)
 
 
+def shard_ecg(shared_data: Path, folder: Path) -> None:
+    from tools.shard.recordings import Columns
+    from tools.shard.signals import Making, write
+
+    making = Making(Columns(("ECG I",)), rate=128.0, seconds=5.0, stride=5.0, band=(0.5, 40.0))
+    ids = r"Person_(?P<participant>[0-2]\d)/(?P<recording>rec_[12])"
+    write(shared_data / "ecg_id", folder / "runs/data/ecg", ids, making, share=0.4, together=True)
+
+
+def shard_ppg(shared_data: Path, folder: Path) -> None:
+    from tools.shard.recordings import Columns
+    from tools.shard.signals import Making, write
+
+    making = Making(Columns(("R",), time="time", unit=0.001), rate=32.0, seconds=8.0, stride=8.0, band=(0.5, 8.0))
+    ids = r"(?P<participant>subject_\d+)/PPG"
+    write(shared_data / "ppg_welltory", folder / "runs/data/ppg", ids, making, share=0.4, together=True)
+
+
 # What a recipe's shards are made of, where the recipe does not prepare them itself.
-SHARDS = {"recipes/image_text/emoji.yaml": shard_emoji, "recipes/continual/emoji.yaml": shard_emoji}
+SHARDS = {
+    "recipes/image_text/emoji.yaml": shard_emoji,
+    "recipes/continual/emoji.yaml": shard_emoji,
+    "recipes/biosignals/ecg.yaml": shard_ecg,
+    "recipes/biosignals/ppg.yaml": shard_ppg,
+}
 
 
 def trained(recipe: str, folder: str, run_dir: str) -> dict:
