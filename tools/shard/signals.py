@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpre.errors import DataError
-from tools.shard.recordings import READERS, Columns, Recording, Unusable, read
-from tools.shard.writer import Members, counted, held_out, write_shards
+from tools.shard.recordings import READERS, Columns, Recording, read
+from tools.shard.writer import Left, Members, Unusable, counted, held_out, quarantined, write_shards
 
 FLAT = 1e-3  # of the recording's own deviation
 
@@ -63,15 +63,6 @@ class Segment:
     channels: int
     making: Making
     facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Left:
-    """A line of quarantine.jsonl; start: seconds into the recording, None for all of it."""
-
-    file: str
-    reason: str
-    start: float | None = None
 
 
 @dataclass(frozen=True)
@@ -220,8 +211,7 @@ def write(
             write_shards(folder, split, rows if grouped else chosen, make, shard_samples=shard_samples, workers=workers)
     said = {"ids": ids, "share": share, "together": together, **asdict(making)}
     (folder / "dataset.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
-    lines = [json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in left]
-    (folder / "quarantine.jsonl").write_text("".join(lines))
+    quarantined(folder, left)
     people = {split: len({s.facts["participant"] for s in chosen}) for split, chosen in parts.items()}
     return (
         f"wrote {len(parts['train'])} segments of {people['train']} participants for training and "
