@@ -45,6 +45,17 @@ def test_a_ball_holds_its_first_points_and_repeats_the_first(count):
             assert found[b, c].tolist() == inside + [inside[0]] * (count - len(inside))
 
 
+def test_a_patch_is_seen_from_its_centre():
+    torch.manual_seed(0)
+    encoder, x, seen = PointPatches(channels=6, **SMALL), torch.rand(2, 64, 6), []
+    encoder.point.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    encoder(x)
+    assert seen[0].shape == (2, 8, 6, 9) and seen[0][..., :3].norm(dim=-1).max() <= 0.5
+    centres = seen[0][..., 3:6] - seen[0][..., :3]
+    torch.testing.assert_close(centres, centres[:, :, :1].expand_as(centres))
+    assert (torch.cdist(centres[:, :, 0], x[..., :3]).amin(-1) < 1e-5).all()
+
+
 def test_a_row_does_not_depend_on_its_neighbours_and_every_parameter_learns():
     torch.manual_seed(0)
     encoder, x = PointPatches(channels=6, **SMALL).train(), torch.randn(4, 64, 6)
