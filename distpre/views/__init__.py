@@ -18,6 +18,14 @@ CONTENTS = {
     "one_segment": "distpre.views.signal:OneSegment",  # of all segments of a participant: two views take two
     "random_segment": "distpre.views.signal:RandomSegment",  # of a signal: some neighbouring time steps
     "middle_segment": "distpre.views.signal:MiddleSegment",
+    "some_points": "distpre.views.points:SomePoints",
+    "unit_sphere": "distpre.views.points:UnitSphere",  # of points: centred, the farthest at 1
+    "drop_points": "distpre.views.points:DropPoints",
+    "scale_shift": "distpre.views.points:ScaleShift",  # of points
+    "rotate_upright": "distpre.views.points:RotateUpright",  # of points, about the upward axis
+    "tilt": "distpre.views.points:Tilt",  # of points, a little about every axis
+    "drop_colour": "distpre.views.points:DropColour",  # of points: all grey
+    "point_channels": "distpre.views.points:PointChannels",  # places, normals, colours
     "one_of": "distpre.views.text:OneOf",  # one caption of several
     "tokenize": "distpre.views.text:Tokenize",  # text to token ids
 }

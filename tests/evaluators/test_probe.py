@@ -67,17 +67,16 @@ def test_what_the_features_hold_is_read_from_unseen_persons(alone):
 
 
 def test_a_persons_own_samples_do_not_help_a_target_that_is_drawn_at_random():
-    """Identity is in the features: by sample, a split through persons would know the answer."""
-    views, ids = people()
+    """Identity is in the features, with room for a plane through any persons: a split through them knows the answer."""
+    views, ids = people(width=64)
     coin = torch.arange(40) % 2
     ids["coin"] = coin[torch.randperm(40, generator=torch.Generator().manual_seed(3))][ids["person"]]
     for table in (Probe("x", "coin", "person", each="sample"), Knn("x", "coin", "person")):
         row = next(table.run(FakeTowers(), batches(views, ids)))
-        assert abs(row.value - 0.5) < 0.25 and row.low < 0.5 + 0.1
-    leaky = next(
-        Knn("x", "coin", "recording").run(FakeTowers(), batches(views, ids | {"recording": torch.arange(240)}))
-    )
-    assert leaky.value > 0.9
+        assert abs(row.value - 0.5) < 0.2
+    own = {**ids, "recording": torch.arange(240)}
+    for table in (Probe("x", "coin", "recording", each="sample"), Knn("x", "coin", "recording")):
+        assert next(table.run(FakeTowers(), batches(views, own))).value > 0.9
 
 
 def test_too_few_participants_or_classes_are_told():

@@ -40,12 +40,19 @@ def shard_ppg(shared_data: Path, folder: Path) -> None:
     write(shared_data / "ppg_welltory", folder / "runs/data/ppg", ids, making, share=0.4, together=True)
 
 
+def shard_shapes(shared_data: Path, folder: Path) -> None:
+    from tools.shard.shapes import write
+
+    write(shared_data / "shapes_kaykit", folder / "runs/data/shapes", points=1024, share=0.2)
+
+
 # What a recipe's shards are made of, where the recipe does not prepare them itself.
 SHARDS = {
     "recipes/image_text/emoji.yaml": shard_emoji,
     "recipes/continual/emoji.yaml": shard_emoji,
     "recipes/biosignals/ecg.yaml": shard_ecg,
     "recipes/biosignals/ppg.yaml": shard_ppg,
+    "recipes/shapes/names.yaml": shard_shapes,
 }
 
 

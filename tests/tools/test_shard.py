@@ -246,7 +246,7 @@ def test_an_empty_folder_and_a_missing_one_are_plain_errors(tmp_path, kind):
 def test_a_broken_row_is_named_by_its_line(tmp_path, name, text, says):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=says):
-        list(image_text._rows(tmp_path / name))
+        list(image_text.table_rows(tmp_path / name))
 
 
 # classes

@@ -12,6 +12,8 @@ KINDS = {
     "image-text": ("image_text", "pictures and captions: a folder, or a CSV, TSV or JSONL of paths and captions"),
     "class-folder": ("class_folder", "one sub-folder of pictures a class"),
     "signals": ("signals", "recordings of people: WFDB, EDF, or tables"),
+    "shapes": ("shapes", "meshes and point files: OBJ, GLB, PLY, OFF, STL"),
+    "volumes": ("volumes", "volumes of people: NIfTI, with masks"),
     "emoji": ("emoji", "the Noto emoji with their names and keywords"),
     "digits": ("digits", "scikit-learn's handwritten digits with captions"),
 }

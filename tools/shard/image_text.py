@@ -89,7 +89,7 @@ def from_folder(folder: Path) -> Iterator[Pair]:
 
 def from_table(table: Path, image: str, caption: str) -> Iterator[Pair]:
     """Rows of a CSV, TSV or JSONL. Raises DataError naming the column that is not there, and the nearest that is."""
-    for number, row in enumerate(_rows(table), 1):
+    for number, row in enumerate(table_rows(table), 1):
         for column in (image, caption):
             if row.get(column) is None:
                 near = difflib.get_close_matches(column, [name for name in row if name != column], 1)
@@ -99,7 +99,7 @@ def from_table(table: Path, image: str, caption: str) -> Iterator[Pair]:
         yield Pair(table.parent / row[image], row[caption], facts)
 
 
-def _rows(table: Path) -> Iterator[dict[str, Any]]:
+def table_rows(table: Path) -> Iterator[dict[str, Any]]:
     with open(table, newline="", encoding="utf-8-sig") as f:
         if table.suffix == ".jsonl":
             yield from (_object(line, f"{table}:{number}") for number, line in enumerate(f, 1) if line.strip())

@@ -12,12 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpre.errors import DataError
+from tools.shard.writer import Unusable
 
 GAP = 10  # median steps without a sample are a hole, not jitter
-
-
-class Unusable(Exception):
-    """A recording, or a part of it, that cannot be used; its text is the reason."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import re
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
@@ -28,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpre.errors import DataError
-from tools.shard.recordings import READERS, Columns, Recording, Unusable, read
-from tools.shard.writer import Members, counted, held_out, write_shards
+from tools.shard import people
+from tools.shard.recordings import READERS, Columns, Recording, read
+from tools.shard.writer import Left, Members, Unusable, counted, held_out, quarantined, write_shards
 
 FLAT = 1e-3  # of the recording's own deviation
 
@@ -63,15 +62,6 @@ class Segment:
     channels: int
     making: Making
     facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Left:
-    """A line of quarantine.jsonl; start: seconds into the recording, None for all of it."""
-
-    file: str
-    reason: str
-    start: float | None = None
 
 
 @dataclass(frozen=True)
@@ -194,7 +184,7 @@ def write(
     segments or options in OUT.
     """
     source, folder = Path(source), Path(out)
-    files = counted(_files(source, ids, facts or {}), f"{source} (files that --ids matches)")
+    files = counted(people.files(source, ids, tuple(READERS), facts), f"{source} (files that --ids matches)")
     segments: list[Segment] = []
     left: list[Left] = []
     with ProcessPoolExecutor(workers) as pool:
@@ -220,12 +210,11 @@ def write(
             write_shards(folder, split, rows if grouped else chosen, make, shard_samples=shard_samples, workers=workers)
     said = {"ids": ids, "share": share, "together": together, **asdict(making)}
     (folder / "dataset.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
-    lines = [json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in left]
-    (folder / "quarantine.jsonl").write_text("".join(lines))
-    people = {split: len({s.facts["participant"] for s in chosen}) for split, chosen in parts.items()}
+    quarantined(folder, left)
+    persons = {split: len({s.facts["participant"] for s in chosen}) for split, chosen in parts.items()}
     return (
-        f"wrote {len(parts['train'])} segments of {people['train']} participants for training and "
-        f"{len(parts['test'])} of {people['test']} held out, as tars in {out}; {len(left)} left out (quarantine.jsonl)"
+        f"wrote {len(parts['train'])} segments of {persons['train']} participants for training and "
+        f"{len(parts['test'])} of {persons['test']} held out, as tars in {out}; {len(left)} left out (quarantine.jsonl)"
     )
 
 
@@ -236,38 +225,9 @@ def _by_participant(segments: list[Segment]) -> dict[str, list[Segment]]:
     return found
 
 
-def _files(source: Path, ids: str, facts: dict[str, dict[str, Any]]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(file, its ids and the facts of its participant), by path."""
-    try:
-        pattern = re.compile(ids)
-    except re.error as e:
-        raise DataError(f"--ids {ids!r}: {e}.", "It is a regular expression with named groups.") from e
-    if "participant" not in pattern.groupindex:
-        raise DataError(f"--ids {ids!r} has no participant.", "Write (?P<participant>...): splits are by participant.")
-    for file in sorted(p for p in source.rglob("*") if p.suffix.lower() in READERS):
-        inside = file.relative_to(source).as_posix()
-        if found := pattern.search(inside):
-            known = {name: value for name, value in found.groupdict().items() if value is not None}
-            yield file, {**facts.get(known["participant"], {}), **known, "file": inside}
-
-
-def _facts(table: str | None, column: str) -> dict[str, dict[str, Any]]:
-    """{value of the column: the row's other cells}, whole numbers as such."""
-    from tools.shard.image_text import _rows
-
-    if table is None:
-        return {}
-    rows = list(_rows(Path(table)))
-    if rows and column not in rows[0]:
-        raise DataError(f"{table}: no column {column!r}.", f"There is {', '.join(rows[0])}.")
-    plain = {k: {name: v for name, v in row.items() if name != column} for row in rows for k in [row[column]]}
-    return {k: {n: int(v) if re.fullmatch(r"-?\d+", str(v)) else v for n, v in row.items()} for k, row in plain.items()}
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="the folder of recordings")
     parser.add_argument("--out", required=True, help="folder of the shards")
-    parser.add_argument("--ids", required=True, help=r"as in 'Person_(?P<participant>\d+)/rec_(?P<recording>\d+)'")
     parser.add_argument("--rate", type=float, required=True, help="samples a second of the segments")
     parser.add_argument("--seconds", type=float, required=True, help="length of a segment")
     parser.add_argument("--stride", type=float, help="seconds from start to start (default: --seconds)")
@@ -278,9 +238,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-unit", type=float, default=1.0, help="seconds of one tick of it (default 1)")
     parser.add_argument("--source-rate", type=float, help="Hz of tables without a column of time")
     parser.add_argument("--label", help="a table's column of labels; a segment takes its commonest")
-    parser.add_argument("--facts", help="a CSV, TSV or JSONL with a row a participant")
-    parser.add_argument("--facts-id", default="participant", help="its column of the participant (default participant)")
-    parser.add_argument("--held-out", type=float, default=0.0, help="share of participants for test-*.tar (default 0)")
+    people.add_arguments(parser)
     parser.add_argument("--together", action="store_true", help="a training sample is all segments of a participant")
     parser.add_argument("--shard-samples", type=int, default=1000, help="samples of a shard (default 1000)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
@@ -297,7 +255,7 @@ def run(arguments: argparse.Namespace) -> str:
         a.ids,
         making,
         share=a.held_out,
-        facts=_facts(a.facts, a.facts_id),
+        facts=people.facts(a.facts, a.facts_id),
         together=a.together,
         shard_samples=a.shard_samples,
         workers=a.workers,

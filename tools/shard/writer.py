@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from distpre.errors import DataError
 
 Members = dict[str, bytes]
+
+
+class Unusable(Exception):
+    """A recording or a shape, or a part of it, that cannot be used; its text is the reason."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """A line of quarantine.jsonl. start: seconds into a recording, None for all of a file."""
+
+    file: str
+    reason: str
+    start: float | None = None
+
+
+def quarantined(folder: Path, left: list[Left]) -> None:
+    """Writes OUT/quarantine.jsonl, empty where nothing was left out."""
+    lines = [json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in left]
+    (folder / "quarantine.jsonl").write_text("".join(lines))
 
 
 def write_shards(

@@ -1,0 +1,185 @@
+"""Volumes of people (CT, MRI) from NIfTI -> shards of {npy, json}, and label.npy with --labels.
+
+SOURCE is a folder of .nii and .nii.gz. --ids is a regular expression on a file's path below it, whose named groups
+(participant, and any of visit, eye ...) go into json; files that it does not match are passed over. npy is
+(1, x, y, z) float32 with axes that run right, anterior and superior (the closest of the file's own, nothing is turned),
+at --spacing where that is given, its values by --window or standardised. --labels finds the mask of a volume by
+replacing a part of its path; label.npy is (x, y, z) uint8 of the same places. OUT holds dataset.json and
+quarantine.jsonl, a line with the reason for every volume that was left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpre.errors import DataError
+from tools.shard import people
+from tools.shard.writer import Left, Members, Unusable, counted, held_out, quarantined, write_shards
+
+SUFFIXES = (".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class Making:
+    """How files become volumes. spacing: mm along each axis; window: values from low to high become 0 to 1, in CT
+    Hounsfield units; None standardises. least: voxels along the shortest axis. labels: (part of the path, what to put
+    in its place) that leads to the mask.
+    """
+
+    spacing: tuple[float, float, float] | None = None
+    window: tuple[float, float] | None = None
+    least: int = 1
+    labels: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    file: Path
+    making: Making
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def made(volume: Volume) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+    """(1, x, y, z), and (x, y, z) labels. Raises Unusable, and what nibabel raises of a damaged file."""
+    making = volume.making
+    x, spacing, affine = _read(volume.file)
+    if not np.isfinite(x).all():
+        raise Unusable("values that are not finite")
+    label = None
+    if making.labels:
+        mask = Path(str(volume.file).replace(*making.labels))
+        if mask == volume.file or not mask.exists():
+            raise Unusable(f"no mask {mask.name}")
+        label, _, where = _read(mask)
+        if label.shape != x.shape or not np.allclose(where, affine, atol=1e-3):
+            raise Unusable(f"its mask {label.shape} lies elsewhere than the volume {x.shape}")
+    if making.spacing:
+        factors = [have / wanted for have, wanted in zip(spacing, making.spacing, strict=True)]
+        x = _resampled(x, factors, order=1)
+        label = None if label is None else _resampled(label, factors, order=0)
+    if min(x.shape) < making.least:
+        raise Unusable(f"{' x '.join(map(str, x.shape))} voxels, fewer than {making.least} along an axis")
+    if np.ptp(x) == 0:
+        raise Unusable("one value all through")
+    if making.window:
+        low, high = making.window
+        x = ((x - low) / (high - low)).clip(0, 1)
+    else:
+        x = (x - x.mean()) / x.std()
+    return x[None].astype(np.float32), None if label is None else label.round().astype(np.uint8)
+
+
+def _read(file: Path) -> tuple[NDArray[np.float64], tuple[float, ...], NDArray]:
+    """Values, spacing in mm and affine, in right-anterior-superior order; a last axis of one is dropped."""
+    try:
+        import nibabel
+    except ImportError as e:
+        raise DataError(f"NIfTI is read by nibabel, not installed: {e}.", "pip install 'distpre[medical]'") from e
+    image = nibabel.as_closest_canonical(nibabel.squeeze_image(nibabel.load(file)))
+    if len(image.shape) != 3:
+        raise Unusable(f"{len(image.shape)} axes, not three")
+    return image.get_fdata(), image.header.get_zooms()[:3], image.affine
+
+
+def _resampled(x: NDArray, factors: list[float], order: int) -> NDArray:
+    """Corners stay corners: voxels are cells, not points. An axis that is made coarser is smoothed first."""
+    from scipy.ndimage import gaussian_filter, zoom
+
+    if order:
+        x = gaussian_filter(x, [max(0.0, (1 / f - 1) / 2) for f in factors])
+    return zoom(x, factors, order=order, mode="nearest", grid_mode=True)
+
+
+def _fault(volume: Volume) -> Left | None:
+    shown = volume.facts["file"]
+    try:
+        made(volume)
+    except (DataError, MemoryError):
+        raise
+    except Unusable as e:
+        return Left(shown, str(e))
+    except Exception as e:  # whatever nibabel says of a damaged file
+        return Left(shown, f"cannot be read: {type(e).__name__}: {e}")
+    return None
+
+
+def members(volume: Volume) -> Members:
+    x, label = made(volume)
+    out = {"npy": _bytes(x), "json": json.dumps(volume.facts, ensure_ascii=False).encode()}
+    return out if label is None else {**out, "label.npy": _bytes(label)}
+
+
+def _bytes(x: NDArray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, x)
+    return content.getvalue()
+
+
+def write(
+    source: str | Path,
+    out: str | Path,
+    ids: str,
+    making: Making,
+    *,
+    share: float = 0.0,
+    facts: people.Facts | None = None,
+    shard_samples: int = 100,
+    workers: int = 1,
+) -> str:
+    """Writes train-*.tar and test-*.tar; returns a summary line. Raises DataError where nothing can be used."""
+    source, folder = Path(source), Path(out)
+    files = people.files(source, ids, SUFFIXES, facts)
+    volumes = counted((Volume(f, making, known) for f, known in files), f"{source} (files that --ids matches)")
+    with ProcessPoolExecutor(workers) as pool:
+        faults = list(pool.map(_fault, volumes))
+    left = [fault for fault in faults if fault]
+    if len(left) == len(volumes):
+        raise DataError(f"{source}: none of {len(volumes)} volumes can be used; the first: {left[0].reason}.")
+    parts: dict[str, list[Volume]] = {"train": [], "test": []}
+    for volume, fault in zip(volumes, faults, strict=True):
+        if fault is None:
+            parts["test" if held_out(str(volume.facts["participant"]), share) else "train"].append(volume)
+    for split, chosen in parts.items():
+        if chosen:
+            write_shards(folder, split, chosen, members, shard_samples=shard_samples, workers=workers)
+    (folder / "dataset.json").write_text(json.dumps({"ids": ids, "share": share, **asdict(making)}, indent=1) + "\n")
+    quarantined(folder, left)
+    return (
+        f"wrote {len(parts['train'])} volumes for training and {len(parts['test'])} held out, as tars in {out}; "
+        f"{len(left)} left out (quarantine.jsonl)"
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="the folder of volumes")
+    parser.add_argument("--out", required=True, help="folder of the shards")
+    people.add_arguments(parser)
+    parser.add_argument("--spacing", type=float, nargs=3, metavar=("X", "Y", "Z"), help="mm (default: each its own)")
+    parser.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="become 0 and 1 (HU for CT)")
+    parser.add_argument("--least", type=int, default=1, help="voxels along the shortest axis (default 1)")
+    parser.add_argument("--labels", nargs=2, metavar=("PART", "INSTEAD"), help="of a path, to find the mask")
+    parser.add_argument("--shard-samples", type=int, default=100, help="volumes of a shard (default 100)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+
+
+def run(a: argparse.Namespace) -> str:
+    spacing, window, labels = (tuple(x) if x else None for x in (a.spacing, a.window, a.labels))
+    return write(
+        a.source,
+        a.out,
+        a.ids,
+        Making(spacing, window, a.least, labels),
+        share=a.held_out,
+        facts=people.facts(a.facts, a.facts_id),
+        shard_samples=a.shard_samples,
+        workers=a.workers,
+    )
