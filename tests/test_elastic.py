@@ -14,7 +14,8 @@ def part(run: str, digits: str, until: int) -> int:
     """Trains to step `until`, and commits; the number of micro-batches."""
     from distpre.recipe import load
     from distpre.runtime.engine import join_group
-    from distpre.runtime.run import Run
+    from distpre.runtime.folder import RunFolder
+    from distpre.runtime.run import runs
     from distpre.train import run_updates
 
     recipe = load(
@@ -30,12 +31,12 @@ def part(run: str, digits: str, until: int) -> int:
         asked.append(0)
         return "resize" if len(asked) + first == until else None
 
-    training = Run(recipe, lambda record: None, stop)
+    training = next(runs(recipe, RunFolder(recipe.run.dir), lambda record: None, stop))
     training.open()
-    first = training.step
+    first, micro_batches = training.step, training.engine.accumulation
     run_updates(training)
     training.close()
-    return training.engine.accumulation
+    return micro_batches
 
 
 @pytest.mark.cluster

@@ -92,6 +92,7 @@ def save(
         file.parent.mkdir(exist_ok=True)
         tensors, facts = memory.parts()
         save_file(tensors, file, facts)
+    group.wait_for_all()  # no file below is being written or renamed any more
     _sync_files(commit.path)
     group.wait_for_all()
     if group.rank() == 0:

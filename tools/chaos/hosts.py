@@ -186,7 +186,7 @@ class RayCluster:
                     found.append(process)
         return found
 
-    def wait(self, *which: int, seconds: float = 60) -> None:
+    def wait(self, *which: int, seconds: float = 180) -> None:
         """Until the raylets of these hosts are up."""
         until = time.monotonic() + seconds
         for i in which:
