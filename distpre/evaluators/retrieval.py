@@ -22,7 +22,7 @@ class Retrieval:
     rows, columns: views; with the same view twice a sample is no candidate of its own. id: candidates with the query's
     id are right (without it, only its own pair is). apart: candidates with the query's value of this id are none, as in
     recognising a person in another recording. Queries without a right candidate are not asked. by: an id; its values
-    are drawn for the bootstrap interval. of: features.features.
+    are drawn for the bootstrap interval. features: as in features.py.
     Candidates that tie with the best right one count as nearer: a constant embedding scores 0. Ranks share the
     queries; every rank holds all candidates, (n, d).
     """

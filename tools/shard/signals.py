@@ -127,6 +127,8 @@ def planned(making: Making, file: Path, ids: dict[str, Any]) -> tuple[list[Segme
             if before.labels is not None:
                 facts["label"] = Counter(before.labels[part].tolist()).most_common(1)[0][0]
             segments.append(Segment(file, first, len(it.signal), making, facts))
+    if not segments and not left:  # resampling may round the last sample away
+        left.append(Left(shown, f"too short: {it.signal.shape[1]} of {making.samples} samples"))
     return segments, left
 
 
