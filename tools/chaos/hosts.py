@@ -99,10 +99,11 @@ class Hosts:
         self._inits[i].stdout.readline()
 
     def run(self, i: int, *command: str, env: Mapping[str, str] | None = None, **popen: object) -> subprocess.Popen:
-        """Runs `command` on host i, in this process's folder; it dies with the host."""
+        """Runs `command` on host i, in this process's folder; it dies with the host. This process's Ray is not theirs."""
         (first,) = psutil.Process(self._inits[i].pid).children()
         enter = ["nsenter", "-t", str(first.pid), "--mount", "--uts", "--net", "--pid", f"--wd={os.getcwd()}"]
-        return subprocess.Popen([*enter, *command], env={**os.environ, **(env or {})}, start_new_session=True, **popen)
+        own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        return subprocess.Popen([*enter, *command], env={**own, **(env or {})}, start_new_session=True, **popen)
 
     def processes(self, i: int) -> list[psutil.Process]:
         """Everything alive on host i, as this machine sees it."""
@@ -186,7 +187,7 @@ class RayCluster:
                     found.append(process)
         return found
 
-    def wait(self, *which: int, seconds: float = 180) -> None:
+    def wait(self, *which: int, seconds: float = 120) -> None:
         """Until the raylets of these hosts are up."""
         until = time.monotonic() + seconds
         for i in which:
