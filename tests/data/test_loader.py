@@ -277,4 +277,4 @@ def test_a_slow_way_from_the_worker_is_named(tmp_path, monkeypatch):
     for _, batch in zip(range(2), loader.batches(), strict=False):
         loader.consumed(batch)
     loader.close()
-    assert loader.last_wait.stage == "transfer" and "transfer took 1.1 s in data-worker-0" in said[0]
+    assert loader.last_wait.stage == "transfer" and "transfer took" in said[0] and "data-worker-0" in said[0]
