@@ -24,7 +24,7 @@ MAY = {
 }
 # Library -> the only places that may import it.
 ONLY_IN = {
-    "ray": ("launch/",),
+    "ray": ("launch/", "tools/shard/spread.py"),
     "deepspeed": ("distpre/runtime/engine.py",),
     "webdataset": ("tools/",),
     "torch.distributed": ("distpre/contrast/", "distpre/runtime/", "tools/bench/"),

@@ -20,6 +20,7 @@ from distpre.data.manifest import Manifest, open_manifest
 from distpre.data.reader import Reader
 from distpre.data.shards import expand
 from distpre.errors import DataError, DistpreError
+from tools.shard import spread
 from tools.shard.writer import held_out, write_shards
 
 Row = tuple[str, int]  # digest of the source, ordinal: the digest tells the writer one source from another
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--name", default="train", help="of the new shards: NAME-000.tar (default: train)")
     parser.add_argument("--held-out", type=float, help="share of ids that goes to test-000.tar ...")
     parser.add_argument("--id", help="what a split keeps together: an extension, or json.KEY")
-    parser.add_argument("--workers", type=int, default=1)
+    spread.add_argument(parser)
     arguments = parser.parse_args(argv)
     if (arguments.held_out is None) != (arguments.id is None):
         parser.error("--held-out and --id go together")
@@ -49,13 +50,20 @@ def main(argv: list[str] | None = None) -> int:
 def reshard(arguments: argparse.Namespace) -> list[tuple[str, int, int]]:
     """[(split, samples, shards)]"""
     names = expand(arguments.shards)
-    manifest = open_manifest(names, {arguments.id} if arguments.id else set(), note=print)
+    ids = {arguments.id} if arguments.id else set()
+    manifest = open_manifest(names, ids, note=print)
     members = partial(_members, manifest, Reader(names, [entry.header.stamp for entry in manifest.entries]))
     out = []
     for split, ordinals in splits(manifest, arguments.name, arguments.id, arguments.held_out).items():
         rows: list[Row] = [(manifest.digest, ordinal) for ordinal in ordinals]
         shards = write_shards(
-            arguments.out, split, rows, members, shard_samples=arguments.samples, workers=arguments.workers
+            arguments.out,
+            split,
+            rows,
+            members,
+            shard_samples=arguments.samples,
+            workers=arguments.workers,
+            ids=ids,
         )
         out.append((split, len(rows), len(shards)))
     return out

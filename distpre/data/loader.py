@@ -32,7 +32,8 @@ __all__ = ["Loader", "Wait", "collate"]
 class Wait:
     """How long the trainer waited for its latest batch, and what its maker spent its time on.
 
-    seconds: waited; stage: the longest one (read, decode, view, collate) and its seconds; shard: of the slowest read.
+    seconds: waited; stage: of read, decode, view, collate and transfer (from the worker) the longest; shard: of the
+    slowest read.
     """
 
     seconds: float
@@ -100,6 +101,7 @@ class Loader:
         while True:
             began = time.monotonic()
             made = next(stream)
+            made.seconds["transfer"] = self.workers.transfer_seconds
             self._waited(Wait.of(time.monotonic() - began, made))
             self.handed.append(made)
             yield made.batch

@@ -39,7 +39,8 @@ class Workers:
         self.workers = [_Worker(work, number) for number in range(count)]
         self.sequence = 0
         self.waiting: list[deque[tuple[int, Any]]] = [deque() for _ in range(count)]  # sent, not yet returned
-        self.results: dict[int, Any] = {}
+        self.results: dict[int, tuple[Any, float]] = {}  # and the seconds it took from the worker to here
+        self.transfer_seconds = 0.0  # of the latest result
         self.deaths: Counter[int] = Counter()
 
     def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
@@ -58,7 +59,7 @@ class Workers:
                 yield self._result(mine.popleft())
         finally:
             for sequence in mine:  # abandoned
-                self.results[sequence] = None
+                self.results[sequence] = None, 0.0
 
     def _send(self, task: Any) -> int:
         sequence, self.sequence = self.sequence, self.sequence + 1
@@ -73,7 +74,7 @@ class Workers:
     def _result(self, sequence: int) -> Any:
         while sequence not in self.results:
             self._receive(sequence % len(self.workers))
-        result = self.results.pop(sequence)
+        result, self.transfer_seconds = self.results.pop(sequence)
         if isinstance(result, BaseException):
             raise result
         return result
@@ -85,6 +86,7 @@ class Workers:
             if not told and time.monotonic() - began > self.stall_seconds:
                 self.note(f"data: {worker.stalled(self.stall_seconds)}")
                 told = True
+        began = time.monotonic()
         try:
             sequence, result = receive(worker.end)
         except (EOFError, OSError):
@@ -94,7 +96,7 @@ class Workers:
         if sequence in self.results:  # nobody wants it any more
             del self.results[sequence]
         else:
-            self.results[sequence] = result
+            self.results[sequence] = result, time.monotonic() - began
 
     def _again(self, number: int) -> None:
         """A worker died: another takes its place and its tasks."""

@@ -261,3 +261,20 @@ def test_a_long_wait_names_its_stage_shard_and_worker(tmp_path):
         loader.consumed(batch)
     assert loader.last_wait.stage == "view" and loader.last_wait.shard.endswith("shard-000.tar")
     assert len(said) == 1 and "view took" in said[0] and "MainProcess" in said[0] and "shard-000.tar" in said[0]
+
+
+def test_a_slow_way_from_the_worker_is_named(tmp_path, monkeypatch):
+    from distpre.data import workers
+
+    def slow(end):
+        time.sleep(1.1)
+        return receive(end)
+
+    receive = workers.receive
+    monkeypatch.setattr(workers, "receive", slow)
+    said = []
+    loader = Loader(source(tmp_path, [20]), {"number": Number()}, batch=4, seed=0, workers=1, note=said.append)
+    for _, batch in zip(range(2), loader.batches(), strict=False):
+        loader.consumed(batch)
+    loader.close()
+    assert loader.last_wait.stage == "transfer" and "transfer took" in said[0] and "data-worker-0" in said[0]

@@ -9,8 +9,10 @@ import sys
 from distpre.errors import DistpreError
 
 KINDS = {
-    "image-text": ("image_text", "pictures and captions: a folder, or a CSV, TSV or JSONL of paths and captions"),
+    "image-text": ("image_text", "pictures and captions: a folder, or a table of paths and captions"),
     "class-folder": ("class_folder", "one sub-folder of pictures a class"),
+    "groups": ("groups", "files that belong together (views of a thing, visits of a person), from a table"),
+    "arrays": ("arrays", "rows of numpy arrays: an .npz, or a folder of .npy"),
     "signals": ("signals", "recordings of people: WFDB, EDF, or tables"),
     "shapes": ("shapes", "meshes and point files: OBJ, GLB, PLY, OFF, STL"),
     "volumes": ("volumes", "volumes of people: NIfTI, with masks"),

@@ -1,8 +1,8 @@
 """Pictures and captions -> shards of {picture, txt, json}. The picture's bytes are kept as they are.
 
-SOURCE is a folder of pictures with a .txt of the same name beside each; or a CSV, TSV or JSONL with one row a picture,
-its path (relative to the table) in the column --image, its caption in --caption. All other columns go into json, from
-where a recipe takes ids. --split-by names the column whose values are never in both parts.
+SOURCE is a folder of pictures with a .txt of the same name beside each; or a table (CSV, TSV, JSONL, parquet) with one
+row a picture, its path (relative to the table) in the column --image, its caption in --caption. All other columns go
+into json, from where a recipe takes ids. --split-by names the column whose values are never in both parts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from distpre.errors import DataError
-from tools.shard.writer import Members, counted, held_out, write_shards
+from tools.shard import spread
+from tools.shard.recordings import library
+from tools.shard.spread import Workers
+from tools.shard.writer import Members, counted, divided, write_shards
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -38,7 +41,7 @@ def write(
     split_by: str | None = None,
     share: float = 0.0,
     shard_samples: int = 1000,
-    workers: int = 1,
+    workers: Workers = 1,
     skip_missing: bool = False,
 ) -> str:
     """Writes train-*.tar and, for share > 0, test-*.tar of the held-out share; returns a summary line.
@@ -56,13 +59,11 @@ def write(
         listed = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
         raise DataError(f"{len(missing)} pictures are missing: {listed}.", "Mend the paths, or give --skip-missing.")
     there = [pair for pair in pairs if pair.image.is_file()]
-    parts: dict[str, list[Pair]] = {"train": [], "test": []}
-    for pair in there:
-        identity = str(pair.facts[split_by] if split_by else pair.image.name)
-        parts["test" if held_out(identity, share) else "train"].append(pair)
+    parts = divided(there, lambda pair: str(pair.facts[split_by] if split_by else pair.image.name), share)
+    ids = {f"json.{split_by}"} if split_by else set()
     for split, chosen in parts.items():
         if chosen:
-            write_shards(out, split, chosen, members, shard_samples=shard_samples, workers=workers)
+            write_shards(out, split, chosen, members, shard_samples=shard_samples, workers=workers, ids=ids)
     left = f"; {len(missing)} missing pictures left out" if missing else ""
     return f"wrote {len(parts['train'])} pairs for training and {len(parts['test'])} held out, as tars in {out}{left}"
 
@@ -88,18 +89,27 @@ def from_folder(folder: Path) -> Iterator[Pair]:
 
 
 def from_table(table: Path, image: str, caption: str) -> Iterator[Pair]:
-    """Rows of a CSV, TSV or JSONL. Raises DataError naming the column that is not there, and the nearest that is."""
+    """Raises DataError naming the column that is not there, and the nearest that is."""
     for number, row in enumerate(table_rows(table), 1):
-        for column in (image, caption):
-            if row.get(column) is None:
-                near = difflib.get_close_matches(column, [name for name in row if name != column], 1)
-                meant = f"Did you mean {near[0]!r}? " if near else ""
-                raise DataError(f"{table}: row {number} has no column {column!r}.", f"{meant}It has {', '.join(row)}.")
+        require(row, (image, caption), f"{table}: row {number}")
         facts = {k: v for k, v in row.items() if k not in (image, caption)}
         yield Pair(table.parent / row[image], row[caption], facts)
 
 
+def require(row: dict[str, Any], columns: tuple[str, ...], place: str) -> None:
+    """Raises DataError naming the column that is not there, or empty, and the nearest that is."""
+    for column in columns:
+        if row.get(column) is None:
+            near = difflib.get_close_matches(column, [name for name in row if name != column], 1)
+            meant = f"Did you mean {near[0]!r}? " if near else ""
+            raise DataError(f"{place} has no column {column!r}.", f"{meant}It has {', '.join(row)}.")
+
+
 def table_rows(table: Path) -> Iterator[dict[str, Any]]:
+    if table.suffix == ".parquet":
+        for part in library("pyarrow.parquet").ParquetFile(table).iter_batches():
+            yield from part.to_pylist()
+        return
     with open(table, newline="", encoding="utf-8-sig") as f:
         if table.suffix == ".jsonl":
             yield from (_object(line, f"{table}:{number}") for number, line in enumerate(f, 1) if line.strip())
@@ -124,7 +134,7 @@ def _object(line: str, place: str) -> dict[str, Any]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a folder, or a .csv, .tsv or .jsonl")
+    parser.add_argument("source", help="a folder, or a .csv, .tsv, .jsonl or .parquet")
     add_writing_arguments(parser)
     parser.add_argument("--image", default="image", help="column of the path (default image)")
     parser.add_argument("--caption", default="caption", help="column of the caption (default caption)")
@@ -136,13 +146,13 @@ def add_writing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the shards")
     parser.add_argument("--held-out", type=float, default=0.0, help="share for test-*.tar (default 0)")
     parser.add_argument("--shard-samples", type=int, default=1000, help="samples of a shard (default 1000)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    spread.add_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> str:
     source = Path(arguments.source)
     if not source.exists():
-        raise DataError(f"{source}: no such folder or table.", "Name a folder, or a .csv, .tsv or .jsonl.")
+        raise DataError(f"{source}: no such folder or table.", "Name a folder, or a .csv, .tsv, .jsonl or .parquet.")
     rows = from_folder(source) if source.is_dir() else from_table(source, arguments.image, arguments.caption)
     pairs = counted(rows, str(source))
     return write(

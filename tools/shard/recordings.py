@@ -50,7 +50,7 @@ def read(path: Path, columns: Columns) -> Recording:
 
 def wfdb(path: Path, columns: Columns) -> Recording:
     """Comments like `# Age: 23` become facts {age: 23}."""
-    reader = _library("wfdb")
+    reader = library("wfdb")
     record = reader.rdrecord(str(path.with_suffix("")))
     if record.p_signal is None:
         raise Unusable("the channels have several rates")
@@ -62,7 +62,7 @@ def wfdb(path: Path, columns: Columns) -> Recording:
 
 def edf(path: Path, columns: Columns) -> Recording:
     """Continuous EDF and EDF+; facts: sex and age, where the header has them."""
-    record = _library("edfio").read_edf(path)
+    record = library("edfio").read_edf(path)
     signals = list(record.signals)
     chosen = [signals[i] for i in _chosen([s.label for s in signals], columns.channels)]
     rates = {s.sampling_frequency for s in chosen}
@@ -73,7 +73,7 @@ def edf(path: Path, columns: Columns) -> Recording:
 
 def table(path: Path, columns: Columns) -> Recording:
     """Columns of numbers. With a clock, samples are put on an even grid of its median step, and holes become NaN."""
-    pandas = _library("pandas")
+    pandas = library("pandas")
     if path.suffix.lower() == ".parquet":
         rows = pandas.read_parquet(path)
     else:
@@ -136,7 +136,8 @@ def _number(text: str) -> int | str:
     return int(text) if re.fullmatch(r"-?\d+", text) else text
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """Raises DataError with the remedy where it is not installed."""
     import importlib
 
     try:

@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import re
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpre.errors import DataError
-from tools.shard.writer import Left, Members, Unusable, counted, held_out, quarantined, write_shards
+from tools.shard import spread
+from tools.shard.spread import Workers
+from tools.shard.writer import Left, Members, Unusable, counted, divided, quarantined, write_shards
 
 MESHES = (".obj", ".glb", ".ply", ".off", ".stl")
 NO_COLOUR = 0.4
@@ -146,7 +147,7 @@ def write(
     split_by: str = "name",
     share: float = 0.0,
     shard_samples: int = 1000,
-    workers: int = 1,
+    workers: Workers = 1,
 ) -> str:
     """Writes train-*.tar and test-*.tar; returns a summary line. Raises DataError where nothing can be used."""
     source, folder = Path(source), Path(out)
@@ -154,14 +155,10 @@ def write(
         raise DataError(f"--template {template!r} has no {{}}.", "Write {} where the shape's name goes.")
     files = (p.relative_to(source).as_posix() for p in sorted(source.rglob("*")) if p.suffix.lower() in MESHES)
     shapes = counted((Shape(source, file, points, up, template) for file in files), str(source))
-    with ProcessPoolExecutor(workers) as pool:
-        faults = list(pool.map(_fault, shapes, chunksize=8))
+    faults = list(spread.spread(_fault, shapes, workers, "reading", chunk=8))
     left = [fault for fault in faults if fault]
-    parts: dict[str, list[Shape]] = {"train": [], "test": []}
-    for shape, fault in zip(shapes, faults, strict=True):
-        identity = shape.name if split_by == "name" else str(Path(shape.file).parent)
-        if fault is None:
-            parts["test" if held_out(identity, share) else "train"].append(shape)
+    usable = [shape for shape, fault in zip(shapes, faults, strict=True) if fault is None]
+    parts = divided(usable, lambda shape: shape.name if split_by == "name" else str(Path(shape.file).parent), share)
     if len(left) == len(shapes):
         raise DataError(f"{source}: none of {len(shapes)} files can be used; the first: {left[0].reason}.")
     for split, chosen in parts.items():
@@ -187,7 +184,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split-by", choices=("name", "folder"), default="name", help="default name")
     parser.add_argument("--held-out", type=float, default=0.0, help="share for test-*.tar (default 0)")
     parser.add_argument("--shard-samples", type=int, default=1000, help="shapes of a shard (default 1000)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    spread.add_argument(parser)
 
 
 def run(a: argparse.Namespace) -> str:

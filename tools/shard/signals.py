@@ -15,7 +15,6 @@ import argparse
 import io
 import json
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache, partial
@@ -26,9 +25,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpre.errors import DataError
-from tools.shard import people
+from tools.shard import people, spread
 from tools.shard.recordings import READERS, Columns, Recording, read
-from tools.shard.writer import Left, Members, Unusable, counted, held_out, quarantined, write_shards
+from tools.shard.spread import Workers
+from tools.shard.writer import (
+    PARTICIPANT,
+    Left,
+    Members,
+    Unusable,
+    counted,
+    divided,
+    quarantined,
+    shared_facts,
+    write_shards,
+)
 
 FLAT = 1e-3  # of the recording's own deviation
 
@@ -132,15 +142,17 @@ def planned(making: Making, file: Path, ids: dict[str, Any]) -> tuple[list[Segme
     return segments, left
 
 
+def _planned(making: Making, job: tuple[Path, dict[str, Any]]) -> tuple[list[Segment], list[Left]]:
+    return planned(making, *job)
+
+
 def members(segment: Segment) -> Members:
     return _written(_cut(segment), segment.facts)
 
 
 def members_together(segments: list[Segment]) -> Members:
     """json holds what is the same in all segments, and `segments`, what is each one's own."""
-    every = [s.facts for s in segments]
-    same = {k: v for k, v in every[0].items() if all(k in facts and facts[k] == v for facts in every)}
-    each = [{k: v for k, v in facts.items() if k not in same} for facts in every]
+    same, each = shared_facts([s.facts for s in segments])
     return _written(np.stack([_cut(s) for s in segments]), {**same, "segments": each})
 
 
@@ -176,7 +188,7 @@ def write(
     facts: dict[str, dict[str, Any]] | None = None,
     together: bool = False,
     shard_samples: int = 1000,
-    workers: int = 1,
+    workers: Workers = 1,
 ) -> str:
     """Writes train-*.tar and test-*.tar; returns a summary line. facts: {participant: what else is known of them}.
 
@@ -189,13 +201,10 @@ def write(
     files = counted(people.files(source, ids, tuple(READERS), facts), f"{source} (files that --ids matches)")
     segments: list[Segment] = []
     left: list[Left] = []
-    with ProcessPoolExecutor(workers) as pool:
-        for some, others in pool.map(partial(planned, making), *zip(*files, strict=True), chunksize=8):
-            segments += some
-            left += others
-    parts: dict[str, list[Segment]] = {"train": [], "test": []}
-    for segment in segments:
-        parts["test" if held_out(str(segment.facts["participant"]), share) else "train"].append(segment)
+    for some, others in spread.spread(partial(_planned, making), files, workers, "reading", chunk=8):
+        segments += some
+        left += others
+    parts = divided(segments, lambda segment: str(segment.facts["participant"]), share)
     if not segments:
         raise DataError(f"{source}: none of {len(files)} recordings can be used; the first: {left[0].reason}.")
     rows: list[list[Segment]] = list(_by_participant(parts["train"]).values())
@@ -209,7 +218,8 @@ def write(
         grouped = together and split == "train"
         if chosen:
             make = members_together if grouped else members
-            write_shards(folder, split, rows if grouped else chosen, make, shard_samples=shard_samples, workers=workers)
+            samples = rows if grouped else chosen
+            write_shards(folder, split, samples, make, shard_samples=shard_samples, workers=workers, ids=PARTICIPANT)
     said = {"ids": ids, "share": share, "together": together, **asdict(making)}
     (folder / "dataset.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     quarantined(folder, left)
@@ -243,7 +253,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     people.add_arguments(parser)
     parser.add_argument("--together", action="store_true", help="a training sample is all segments of a participant")
     parser.add_argument("--shard-samples", type=int, default=1000, help="samples of a shard (default 1000)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    spread.add_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> str:

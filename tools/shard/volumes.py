@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpre.errors import DataError
-from tools.shard import people
-from tools.shard.writer import Left, Members, Unusable, counted, held_out, quarantined, write_shards
+from tools.shard import people, spread
+from tools.shard.spread import Workers
+from tools.shard.writer import PARTICIPANT, Left, Members, Unusable, counted, divided, quarantined, write_shards
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -133,24 +133,21 @@ def write(
     share: float = 0.0,
     facts: people.Facts | None = None,
     shard_samples: int = 100,
-    workers: int = 1,
+    workers: Workers = 1,
 ) -> str:
     """Writes train-*.tar and test-*.tar; returns a summary line. Raises DataError where nothing can be used."""
     source, folder = Path(source), Path(out)
     files = people.files(source, ids, SUFFIXES, facts)
     volumes = counted((Volume(f, making, known) for f, known in files), f"{source} (files that --ids matches)")
-    with ProcessPoolExecutor(workers) as pool:
-        faults = list(pool.map(_fault, volumes))
+    faults = list(spread.spread(_fault, volumes, workers, "reading"))
     left = [fault for fault in faults if fault]
     if len(left) == len(volumes):
         raise DataError(f"{source}: none of {len(volumes)} volumes can be used; the first: {left[0].reason}.")
-    parts: dict[str, list[Volume]] = {"train": [], "test": []}
-    for volume, fault in zip(volumes, faults, strict=True):
-        if fault is None:
-            parts["test" if held_out(str(volume.facts["participant"]), share) else "train"].append(volume)
+    usable = [volume for volume, fault in zip(volumes, faults, strict=True) if fault is None]
+    parts = divided(usable, lambda volume: str(volume.facts["participant"]), share)
     for split, chosen in parts.items():
         if chosen:
-            write_shards(folder, split, chosen, members, shard_samples=shard_samples, workers=workers)
+            write_shards(folder, split, chosen, members, shard_samples=shard_samples, workers=workers, ids=PARTICIPANT)
     (folder / "dataset.json").write_text(json.dumps({"ids": ids, "share": share, **asdict(making)}, indent=1) + "\n")
     quarantined(folder, left)
     return (
@@ -168,7 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--least", type=int, default=1, help="voxels along the shortest axis (default 1)")
     parser.add_argument("--labels", nargs=2, metavar=("PART", "INSTEAD"), help="of a path, to find the mask")
     parser.add_argument("--shard-samples", type=int, default=100, help="volumes of a shard (default 100)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    spread.add_argument(parser)
 
 
 def run(a: argparse.Namespace) -> str:

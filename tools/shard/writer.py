@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from distpre.data.manifest import open_manifest
 from distpre.errors import DataError
+from tools.shard.spread import Workers, spread
 
 Members = dict[str, bytes]
+Row = TypeVar("Row")
+PARTICIPANT = frozenset({"json.participant"})
 
 
 class Unusable(Exception):
@@ -42,28 +46,42 @@ def write_shards(
     members: Callable[[Any], Members],
     *,
     shard_samples: int,
-    workers: int = 1,
-    progress: Callable[[int], None] = lambda n: None,
+    workers: Workers = 1,
+    ids: Iterable[str] = (),
+    together: Callable[[Any], Any] | None = None,
 ) -> list[Path]:
     """rows[i] becomes the sample 0000000i of OUT/split-000.tar, split-001.tar ... of `shard_samples` samples each.
 
-    members(row) -> {extension: bytes}, called in `workers` processes. A shard is written under another name and renamed
-    when whole, with a line in OUT/SHA256SUMS; one that is there already is left alone, so the same call goes on after
-    a kill. progress(n) is told the samples of each finished shard. Raises DataError where OUT holds shards of other
-    rows or another size: mixed, held-out samples could stand in training shards.
+    members(row) -> {extension: bytes}, called by `workers` (spread.py). A shard is written under another name and
+    renamed when whole, and gets an index beside it, with the id columns `ids` (distpre/data/ids.py), and a line in
+    OUT/SHA256SUMS; one that is there already is left alone, so the same call goes on after a kill. Neighbouring rows
+    of one together(row) are never in two shards: a shard then ends before a group that would not fit. Raises DataError
+    where OUT holds shards of other rows or another size: mixed, held-out samples could stand in training shards.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, split, rows, shard_samples)
-    parts = [rows[i : i + shard_samples] for i in range(0, len(rows), shard_samples)]
-    jobs = [(folder / f"{split}-{i:03d}.tar", i * shard_samples, part, members) for i, part in enumerate(parts)]
-    if workers > 1:
-        with ProcessPoolExecutor(workers) as pool:
-            done = _told(pool.map(_write_shard, jobs), jobs, progress)
-    else:
-        done = _told(map(_write_shard, jobs), jobs, progress)
-    _sum_up(folder)
+    cuts = _cuts(rows, shard_samples, together)
+    jobs = [
+        (folder / f"{split}-{i:03d}.tar", first, rows[first:end], members)
+        for i, (first, end) in enumerate(itertools.pairwise(cuts))
+    ]
+    done = list(spread(_write_shard, jobs, workers, f"writing {split}"))
+    _sum_up(folder, set(ids))
     return done
+
+
+def _cuts(rows: list[Any], shard_samples: int, together: Callable[[Any], Any] | None) -> list[int]:
+    """Where shards begin, and the end."""
+    if together is None:
+        return [*range(0, len(rows), shard_samples), len(rows)]
+    cuts, end = [0], 0
+    for _, group in itertools.groupby(rows, together):
+        size = len(list(group))
+        if end > cuts[-1] and end + size - cuts[-1] > shard_samples:
+            cuts.append(end)
+        end += size
+    return [*cuts, end]
 
 
 def _claim(folder: Path, split: str, rows: list[Any], shard_samples: int) -> None:
@@ -74,6 +92,20 @@ def _claim(folder: Path, split: str, rows: list[Any], shard_samples: int) -> Non
     if there and (not claim.exists() or claim.read_text() != made_of):
         raise DataError(f"{folder}: holds {split} shards of other rows, split or size.", "Give an empty folder.")
     claim.write_text(made_of)
+
+
+def divided(rows: Iterable[Row], identity: Callable[[Row], str], share: float) -> dict[str, list[Row]]:
+    """{"train": rows, "test": rows}; all rows of an identity are in one of them."""
+    parts: dict[str, list[Row]] = {"train": [], "test": []}
+    for row in rows:
+        parts["test" if held_out(identity(row), share) else "train"].append(row)
+    return parts
+
+
+def shared_facts(every: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What is the same in all, and what is each one's own."""
+    same = {k: v for k, v in every[0].items() if all(k in facts and facts[k] == v for facts in every)}
+    return same, [{k: v for k, v in facts.items() if k not in same} for facts in every]
 
 
 def held_out(identity: str, share: float) -> bool:
@@ -99,25 +131,16 @@ def _write_shard(job: tuple[Path, int, list[Any], Callable[[Any], Members]]) -> 
     return path
 
 
-def _told(paths: Iterable[Path], jobs: list, progress: Callable[[int], None]) -> list[Path]:
-    done = []
-    for path, job in zip(paths, jobs, strict=True):
-        progress(len(job[2]))
-        done.append(path)
-    return done
-
-
-def _sum_up(folder: Path) -> None:
-    """SHA256SUMS of every tar in the folder, in the form that `sha256sum --check` reads."""
-    lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.glob("*.tar"))]
+def _sum_up(folder: Path, ids: set[str]) -> None:
+    """The index of every tar in the folder, and SHA256SUMS of them, in the form that `sha256sum --check` reads."""
+    tars = [str(path) for path in sorted(folder.glob("*.tar"))]
+    if not tars:
+        return
+    entries = open_manifest(tars, ids, note=lambda line: None).entries
+    lines = [f"{entry.header.sha256}  {Path(entry.shard).name}\n" for entry in entries]
     partial = folder / ".SHA256SUMS.partial"
     partial.write_text("".join(lines))
     os.replace(partial, folder / "SHA256SUMS")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def counted(rows: Iterator[Any], source: str) -> list[Any]:
