@@ -19,7 +19,7 @@ from distpre.recipe import Recipe
 from distpre.recipe.stages import stages
 from distpre.runtime import build, commit, group
 from distpre.runtime.commit import Commit
-from distpre.runtime.domains import Domains, check_stages, earlier_records, is_over, training_source
+from distpre.runtime.domains import Domains, check_stages, earlier_records, is_over, not_over_after, training_source
 from distpre.runtime.evaluation import Evaluation, record
 from distpre.runtime.folder import RunFolder
 from distpre.runtime.plan import layouts
@@ -36,11 +36,12 @@ Sink = Callable[[dict[str, Any]], None]
 def runs(recipe: Recipe, folder: RunFolder, sink: Sink, stop: Callable[[], str | None]) -> Iterator[Run]:
     """A run of each stage in turn, from the one that the newest commit belongs to."""
     all_, checked = stages(recipe), False
+    tell = sink if group.rank() == 0 else lambda record: None
     while True:
-        found = commit.newest(recipe.run.dir)
+        found, damaged = commit.newest_whole(recipe.run.dir, lambda text: tell({"kind": "note", "text": text}))
         step = found.step if found else 0
         stage = next((s for s in all_ if step < s.last or (step == s.last and not is_over(folder.path, s))), all_[-1])
-        run = Run(recipe, stage.number, found, folder, sink, stop)
+        run = Run(recipe, stage.number, found, damaged, folder, tell, stop)
         if not checked:
             check_stages(all_, recipe.run.dir, run.note)
             checked = True
@@ -63,14 +64,16 @@ class Run:
         recipe: Recipe,
         number: int,
         found: Commit | None,
+        damaged: list[Commit],
         folder: RunFolder,
         sink: Sink,
         stop: Callable[[], str | None],
     ):
-        self.whole, self.stages, self.found, self.folder = recipe, stages(recipe), found, folder
+        self.whole, self.stages, self.folder = recipe, stages(recipe), folder
+        self.found, self.damaged = found, damaged
         self.stage = self.stages[number]
         self.recipe, self.stop, self.started = self.stage.recipe, stop, time.monotonic()
-        self.sink: Sink = sink if group.rank() == 0 else lambda record: None
+        self.sink = sink
         self.reporter: Reporter | None = None
         views = build.views(self.recipe)
         source = training_source(self.stages, number, folder.path, self.note)
@@ -114,12 +117,15 @@ class Run:
         """Takes the run folder for this run and goes on from its newest commit. Raises CheckpointError."""
         if group.rank() == 0:
             self.folder.claim()
-            if commit.newest(self.folder.path) != self.found:
+            if commit.newest(self.folder.path) != next(iter(self.damaged), self.found):
                 what = f"run.dir={self.folder.path}: another process committed while this one was being built."
                 raise CheckpointError(what, "Start again.")
+            commit.set_aside(self.damaged)
             self.folder.write(self.whole.dump(), {"workers": group.world_size()})
             if self.found is None:
                 shutil.rmtree(self.folder.path / "stages", ignore_errors=True)
+            else:
+                not_over_after(self.folder.path, self.stages, self.found.step)
         group.wait_for_all()
         self.step = self.evaluated = self.committed = self._resume()
         if group.rank() == 0:
@@ -189,16 +195,25 @@ class Run:
             self.emit(record(self.step, self.evaluation.run()))
             self.evaluated = self.step
 
-    def commit(self) -> None:
+    def commit(self, *, final: bool = False) -> None:
+        """Commits. One that cannot be written is noted and training goes on to the next: what could be lost is work
+        that is not done yet. A final one (of a stage or before a stop) raises CheckpointError.
+        """
         began = time.monotonic()
-        kept = commit.save(
-            self.recipe.run.dir,
-            self.engine,
-            step=self.step,
-            state={"data": self.loader.state_dict()},
-            memories=self._memories(),
-            keep=self.recipe.train.keep,
-        )
+        try:
+            kept = commit.save(
+                self.recipe.run.dir,
+                self.engine,
+                step=self.step,
+                state={"data": self.loader.state_dict()},
+                memories=self._memories(),
+                keep=self.recipe.train.keep,
+            )
+        except CheckpointError as e:
+            if final:
+                raise
+            self.note(f"{e} Training goes on from step {self.step} and commits again when the next one is due.")
+            return
         self.committed = self.step
         self.record("commit", step=self.step, seconds=time.monotonic() - began, path=str(kept.path))
 
@@ -207,7 +222,7 @@ class Run:
         if self.evaluated != self.step or not self.meter.moved(self.step):
             self.evaluate()
         if self.committed != self.step:
-            self.commit()
+            self.commit(final=True)
         if self.stage.name and not is_over(self.folder.path, self.stage):
             first = group.rank() == 0
             records = earlier_records(self.folder.path, self.stages, self.stage) if first else []
