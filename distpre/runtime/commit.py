@@ -58,6 +58,13 @@ class Commit:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
             raise CheckpointError(f"{MARK} does not say what the commit holds ({type(e).__name__}: {e})") from e
 
+    def bytes(self) -> int:
+        """Of all its files; 0 where COMMIT cannot be read."""
+        try:
+            return sum(size for size, _ in self.files().values())
+        except CheckpointError:
+            return 0
+
     def has_full_length(self) -> bool:
         """Whether every file is there with all its bytes, whatever they are."""
         try:
@@ -129,7 +136,7 @@ def newest_whole(
 
 
 def set_aside(damaged: list[Commit]) -> None:
-    """Renames them to damaged-STEP: they count no more, and are never removed. Rank 0 calls it."""
+    """Renames them to damaged-STEP: they count no more and stay, but for one that was damaged at the same step."""
     for commit in damaged:
         to = commit.path.with_name(f"damaged-{commit.step:08d}")
         shutil.rmtree(to, ignore_errors=True)

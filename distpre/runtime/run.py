@@ -24,7 +24,7 @@ from distpre.runtime.evaluation import Evaluation, record
 from distpre.runtime.folder import RunFolder
 from distpre.runtime.plan import layouts
 from distpre.runtime.remembered import Remembered
-from distpre.runtime.report import Reporter
+from distpre.runtime.report import FILES, Reporter
 from distpre.towers.model import Model
 from distpre.towers.teachers import previous_weights
 from distpre.towers.weights import fill
@@ -250,7 +250,11 @@ class Run:
     def emit(self, record: dict[str, Any]) -> None:
         """To the run's files, and to whoever watches; rank 0's only."""
         if self.reporter is not None:
-            self.reporter.write(record)
+            try:
+                self.reporter.write(record)
+            except OSError as e:  # a full disk ends a run in commit(), not here
+                text = f"A line of {self.recipe.run.dir}/{FILES[record['kind']]} could not be written ({e})."
+                self.sink({"kind": "note", "text": text})
         self.sink(record)
 
     def close(self) -> None:
