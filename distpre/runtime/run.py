@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distpre.errors import CheckpointError
+from distpre.errors import CheckpointError, NumericError
 from distpre.objectives.objective import StepResult
 from distpre.recipe import Recipe
 from distpre.recipe.stages import stages
@@ -25,11 +25,14 @@ from distpre.runtime.folder import RunFolder
 from distpre.runtime.plan import layouts
 from distpre.runtime.remembered import Remembered
 from distpre.runtime.report import FILES, Reporter
+from distpre.runtime.update import NOT_FINITE
 from distpre.towers.model import Model
 from distpre.towers.teachers import previous_weights
 from distpre.towers.weights import fill
 from distpre.types import Batch, Memory
 
+SKIPS = 20  # in a row that train.on_nan=skip bears: weights that are not finite never mend
+SHOWN = 4  # samples, and ranks, that a message names
 Sink = Callable[[dict[str, Any]], None]
 
 
@@ -94,7 +97,7 @@ class Run:
         if self.recipe.evaluate:
             self.evaluation = Evaluation.of(self.recipe, self.engine.wrapped, views, self.note, alive=stop)
         self.domains = Domains(self.stages, self.stage, self.engine.wrapped, views, self.note, stop)
-        self.step = self.evaluated = self.committed = 0
+        self.step = self.evaluated = self.committed = self.skipped = 0
 
     @property
     def begins(self) -> bool:
@@ -180,12 +183,30 @@ class Run:
             yield batch
 
     def advance(self, batch: Batch, result: StepResult) -> None:
-        """The step counts: moves the data cursor and, every `log_every` steps, reports."""
+        """The step counts: moves the data cursor and, every `log_every` steps, reports. Raises NumericError."""
+        self.skipped = self.skipped + 1 if result.skipped else 0
+        if result.skipped:
+            self._not_finite(batch, result)
         self.loader.consumed(batch)
         result.log |= {k: torch.tensor(v) for k, v in self.remembered.observe(batch, result).items()}
         self.step += 1
         if self.due(self.recipe.train.log_every) or self.step == 1:
             self.record("step", **self.meter.figures(self.step), **averaged(result), **self.engine.figures())
+
+    def _not_finite(self, batch: Batch, result: StepResult) -> None:
+        """Tells which term it is, on which ranks and of which samples; every rank calls it."""
+        ordinals = result.suspects or batch.ordinal.tolist()
+        keys = ", ".join(self.loader.source.where(ordinal)[2] for ordinal in ordinals[:SHOWN])
+        more = f" and {len(ordinals) - SHOWN} more" if len(ordinals) > SHOWN else ""
+        terms = ", ".join(f"{name} is {value}" for name, value in result.broken.items())
+        said = f"{terms} on rank {group.rank()} (samples {keys}{more})" if terms else ""
+        every = [its for its in group.from_all((said, bool(result.suspects))) if its[0]]
+        every = [its for its in every if its[1]] or every  # the other ranks only contrast with these
+        text = f"The loss of step {self.step + 1} is not finite: {'; '.join(said for said, _ in every[:SHOWN])}."
+        if self.recipe.train.on_nan == "stop" or self.skipped == SKIPS:
+            again = f" {SKIPS} steps in a row were." if self.skipped == SKIPS else ""
+            raise NumericError(text + again, f"{NOT_FINITE} train.on_nan=skip passes single steps over.")
+        self.note(f"{text} No weight was changed.")
 
     def due(self, every: int) -> bool:
         return self.step % every == 0
