@@ -39,4 +39,6 @@ class ClusterError(DistpreError):
 
 
 class NumericError(DistpreError):
-    """A loss or a gradient is not finite."""
+    """A loss is not finite."""
+
+    exit_status = 2

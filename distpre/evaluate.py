@@ -19,7 +19,8 @@ from distpre.runtime.report import Screen
 def evaluate(run_dir: str | Path) -> dict[str, Any]:
     """An "eval" record of RUN. Raises CheckpointError where there is no commit, or no `evaluate` in the recipe."""
     recipe = Recipe.from_resolved(Path(run_dir, "recipe.yaml").read_text())
-    newest = commit.newest(run_dir)
+    note = lambda text: print(text, file=sys.stderr)  # noqa: E731
+    newest, _ = commit.newest_whole(run_dir, note, commit.WEIGHTS)
     if newest is None:
         raise CheckpointError(f"{run_dir} holds no commit.", "Train it first, or name another run folder.")
     recipe = stage_of(recipe, newest.step).recipe
@@ -28,7 +29,7 @@ def evaluate(run_dir: str | Path) -> dict[str, Any]:
     model = build.model(recipe, fresh=False)
     model.load_state_dict(newest.weights())
     model.to(group.device())
-    evaluation = Evaluation.of(recipe, model, build.views(recipe), lambda text: print(text, file=sys.stderr))
+    evaluation = Evaluation.of(recipe, model, build.views(recipe), note)
     return record(newest.step, evaluation.run())
 
 

@@ -29,7 +29,7 @@ def export(run_dir: str | Path, to: str, out: str | Path | None = None) -> Path:
 
     Raises CheckpointError if RUN has no commit, or if its towers are not one open_clip image and one text tower.
     """
-    found = commit.newest(run_dir)
+    found, _ = commit.newest_whole(run_dir, lambda text: print(text, file=sys.stderr), commit.WEIGHTS)
     if found is None:
         raise CheckpointError(f"{run_dir} holds no commit.", "Train it first, or name another run folder.")
     weights = {name: w for name, w in found.weights().items() if not name.startswith("teachers.")}

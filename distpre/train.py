@@ -37,7 +37,7 @@ def run_updates(run: Run) -> bool:
         if recipe.evaluate and run.due(recipe.evaluate.every) and not stopping:
             run.evaluate()
         if run.due(recipe.train.commit_every) or stopping:
-            run.commit()
+            run.commit(final=stopping)
         if stopping:
             return False
     run.finish()

@@ -20,6 +20,7 @@ MAY = {
     "runtime": {*SIBLINGS, "objectives", "evaluators", "recipe"},
     "train": {"recipe", "runtime"},
     "evaluate": {"recipe", "runtime"},
+    "checkpoint": {"runtime"},
     "export": {"recipe", "runtime", "towers"},
 }
 # Library -> the only places that may import it.

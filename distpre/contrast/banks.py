@@ -56,7 +56,8 @@ class Queue:
         return None
 
     def push(self, vectors: Tensor, present: Tensor) -> None:
-        new = vectors.detach()[present]
+        new = vectors.detach()
+        new = new[present & new.flatten(1).isfinite().all(1)]  # else one bad sample would spoil steps to come
         counts = [row[0] for row in exchange([len(new)], new.device)]
         first = self.pushed + sum(counts[: rank()])
         number = torch.arange(first, first + len(new), device=new.device)

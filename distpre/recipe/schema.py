@@ -148,6 +148,7 @@ class OptimiserSpec(Frame):
 class TrainSpec(Frame):
     """batch is the global batch; accumulation the micro-batches a rank makes of its share.
 
+    on_nan: what a loss that is not finite does: end the run, or pass that step over without changing a weight.
     freeze: weights that are not trained, by name or by the beginning of one: towers.image, scales.logit.
     """
 
@@ -161,6 +162,7 @@ class TrainSpec(Frame):
     commit_every: PositiveInt = 1000
     keep: PositiveInt = 3
     log_every: PositiveInt = 10
+    on_nan: Literal["stop", "skip"] = "stop"
     freeze: list[str] = []
 
 

@@ -44,6 +44,13 @@ def is_over(run_dir: str | Path, stage: Stage) -> bool:
     return path_of(run_dir, stage, ".json").exists()
 
 
+def not_over_after(run_dir: str | Path, stages: list[Stage], step: int) -> None:
+    """A run that is back at `step` closes again the stages that ended later."""
+    for stage in stages:
+        if stage.last > step:
+            path_of(run_dir, stage, ".json").unlink(missing_ok=True)
+
+
 def training_source(stages: list[Stage], number: int, run_dir: str | Path, note: Callable[[str], None]):
     """What stage `number` trains on: its source, with buffers of the earlier stages' where the recipe replays.
 

@@ -88,6 +88,7 @@ class Engine:
         self.wrapped, *_ = deepspeed.initialize(
             model=model.to(self.device), optimizer=optimiser, config=config, dist_init_required=False
         )
+        self.wrapped._copy_recovery_script = lambda folder: None  # the whole model lies beside its files as it is
 
     def __call__(self, views: dict[str, Any]) -> tuple[dict, dict]:
         return self.wrapped(views)
@@ -168,8 +169,26 @@ class Engine:
         return count_parameters(self.model.towers[tower])
 
     def save(self, folder: str, tag: str) -> None:
-        """Every rank writes its part of `folder/tag`."""
-        self.wrapped.save_checkpoint(folder, tag=tag, save_latest=False)
+        """Every rank writes its part of `folder/tag`.
+
+        Raises OSError on a rank that could not, once every rank is through: DeepSpeed's ranks wait for one another.
+        """
+        writer, faults = self.wrapped.checkpoint_engine, []
+        write = writer.save
+
+        def tried(state_dict: dict[str, Any], path: str) -> None:
+            try:
+                write(state_dict, path)
+            except (OSError, RuntimeError) as e:  # torch.save raises either for a full disk
+                faults.append(f"{path}: {e}")
+
+        writer.save = tried
+        try:
+            self.wrapped.save_checkpoint(folder, tag=tag, save_latest=False)
+        finally:
+            del writer.save
+        if faults:
+            raise OSError("; ".join(faults))
 
     def load(self, folder: str, tag: str) -> None:
         self.wrapped.load_checkpoint(folder, tag=tag)

@@ -61,6 +61,15 @@ def from_rank_zero(value: Any) -> Any:
     return box[0]
 
 
+def from_all(value: Any) -> list[Any]:
+    """Every rank's object, in rank order, on every rank."""
+    if world_size() == 1:
+        return [value]
+    box = [None] * world_size()
+    dist.all_gather_object(box, value)
+    return box
+
+
 def wait_for_all() -> None:
     if world_size() > 1:
         dist.barrier()

@@ -29,7 +29,8 @@ class Remembered:
         """After the loader has counted the batch; returns the figures of the last epoch that ended."""
         size, end = len(self.loader.source), self.loader.position
         for name, (weighting, state) in self.parts.items():
-            weighting.observe(state, batch, result.per_sample[weighting.of])
+            if not result.skipped:
+                weighting.observe(state, batch, result.per_sample[weighting.of])
             if end // size > (end - self.loader.batch) // size:
                 said = weighting.end_epoch(state, end // size, self.seed)
                 self.figures |= {f"{name}/{key}": value for key, value in said.items()}

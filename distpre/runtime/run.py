@@ -13,34 +13,38 @@ from typing import Any
 import torch
 from torch import nn
 
-from distpre.errors import CheckpointError
+from distpre.errors import CheckpointError, NumericError
 from distpre.objectives.objective import StepResult
 from distpre.recipe import Recipe
 from distpre.recipe.stages import stages
 from distpre.runtime import build, commit, group
 from distpre.runtime.commit import Commit
-from distpre.runtime.domains import Domains, check_stages, earlier_records, is_over, training_source
+from distpre.runtime.domains import Domains, check_stages, earlier_records, is_over, not_over_after, training_source
 from distpre.runtime.evaluation import Evaluation, record
 from distpre.runtime.folder import RunFolder
 from distpre.runtime.plan import layouts
 from distpre.runtime.remembered import Remembered
-from distpre.runtime.report import Reporter
+from distpre.runtime.report import FILES, Reporter
+from distpre.runtime.update import NOT_FINITE
 from distpre.towers.model import Model
 from distpre.towers.teachers import previous_weights
 from distpre.towers.weights import fill
 from distpre.types import Batch, Memory
 
+SKIPS = 20  # in a row that train.on_nan=skip bears: weights that are not finite never mend
+SHOWN = 4  # samples, and ranks, that a message names
 Sink = Callable[[dict[str, Any]], None]
 
 
 def runs(recipe: Recipe, folder: RunFolder, sink: Sink, stop: Callable[[], str | None]) -> Iterator[Run]:
     """A run of each stage in turn, from the one that the newest commit belongs to."""
     all_, checked = stages(recipe), False
+    tell = sink if group.rank() == 0 else lambda record: None
     while True:
-        found = commit.newest(recipe.run.dir)
+        found, damaged = commit.newest_whole(recipe.run.dir, lambda text: tell({"kind": "note", "text": text}))
         step = found.step if found else 0
         stage = next((s for s in all_ if step < s.last or (step == s.last and not is_over(folder.path, s))), all_[-1])
-        run = Run(recipe, stage.number, found, folder, sink, stop)
+        run = Run(recipe, stage.number, found, damaged, folder, tell, stop)
         if not checked:
             check_stages(all_, recipe.run.dir, run.note)
             checked = True
@@ -63,14 +67,16 @@ class Run:
         recipe: Recipe,
         number: int,
         found: Commit | None,
+        damaged: list[Commit],
         folder: RunFolder,
         sink: Sink,
         stop: Callable[[], str | None],
     ):
-        self.whole, self.stages, self.found, self.folder = recipe, stages(recipe), found, folder
+        self.whole, self.stages, self.folder = recipe, stages(recipe), folder
+        self.found, self.damaged = found, damaged
         self.stage = self.stages[number]
         self.recipe, self.stop, self.started = self.stage.recipe, stop, time.monotonic()
-        self.sink: Sink = sink if group.rank() == 0 else lambda record: None
+        self.sink = sink
         self.reporter: Reporter | None = None
         views = build.views(self.recipe)
         source = training_source(self.stages, number, folder.path, self.note)
@@ -91,7 +97,7 @@ class Run:
         if self.recipe.evaluate:
             self.evaluation = Evaluation.of(self.recipe, self.engine.wrapped, views, self.note, alive=stop)
         self.domains = Domains(self.stages, self.stage, self.engine.wrapped, views, self.note, stop)
-        self.step = self.evaluated = self.committed = 0
+        self.step = self.evaluated = self.committed = self.skipped = 0
 
     @property
     def begins(self) -> bool:
@@ -114,12 +120,15 @@ class Run:
         """Takes the run folder for this run and goes on from its newest commit. Raises CheckpointError."""
         if group.rank() == 0:
             self.folder.claim()
-            if commit.newest(self.folder.path) != self.found:
+            if commit.newest(self.folder.path) != next(iter(self.damaged), self.found):
                 what = f"run.dir={self.folder.path}: another process committed while this one was being built."
                 raise CheckpointError(what, "Start again.")
+            commit.set_aside(self.damaged)
             self.folder.write(self.whole.dump(), {"workers": group.world_size()})
             if self.found is None:
                 shutil.rmtree(self.folder.path / "stages", ignore_errors=True)
+            else:
+                not_over_after(self.folder.path, self.stages, self.found.step)
         group.wait_for_all()
         self.step = self.evaluated = self.committed = self._resume()
         if group.rank() == 0:
@@ -174,12 +183,30 @@ class Run:
             yield batch
 
     def advance(self, batch: Batch, result: StepResult) -> None:
-        """The step counts: moves the data cursor and, every `log_every` steps, reports."""
+        """The step counts: moves the data cursor and, every `log_every` steps, reports. Raises NumericError."""
+        self.skipped = self.skipped + 1 if result.skipped else 0
+        if result.skipped:
+            self._not_finite(batch, result)
         self.loader.consumed(batch)
         result.log |= {k: torch.tensor(v) for k, v in self.remembered.observe(batch, result).items()}
         self.step += 1
         if self.due(self.recipe.train.log_every) or self.step == 1:
             self.record("step", **self.meter.figures(self.step), **averaged(result), **self.engine.figures())
+
+    def _not_finite(self, batch: Batch, result: StepResult) -> None:
+        """Tells which term it is, on which ranks and of which samples; every rank calls it."""
+        ordinals = result.suspects or batch.ordinal.tolist()
+        keys = ", ".join(self.loader.source.where(ordinal)[2] for ordinal in ordinals[:SHOWN])
+        more = f" and {len(ordinals) - SHOWN} more" if len(ordinals) > SHOWN else ""
+        terms = ", ".join(f"{name} is {value}" for name, value in result.broken.items())
+        said = f"{terms} on rank {group.rank()} (samples {keys}{more})" if terms else ""
+        every = [its for its in group.from_all((said, bool(result.suspects))) if its[0]]
+        every = [its for its in every if its[1]] or every  # the other ranks only contrast with these
+        text = f"The loss of step {self.step + 1} is not finite: {'; '.join(said for said, _ in every[:SHOWN])}."
+        if self.recipe.train.on_nan == "stop" or self.skipped == SKIPS:
+            again = f" {SKIPS} steps in a row were." if self.skipped == SKIPS else ""
+            raise NumericError(text + again, f"{NOT_FINITE} train.on_nan=skip passes single steps over.")
+        self.note(f"{text} No weight was changed.")
 
     def due(self, every: int) -> bool:
         return self.step % every == 0
@@ -189,16 +216,25 @@ class Run:
             self.emit(record(self.step, self.evaluation.run()))
             self.evaluated = self.step
 
-    def commit(self) -> None:
+    def commit(self, *, final: bool = False) -> None:
+        """Commits. One that cannot be written is noted and training goes on to the next: what could be lost is work
+        that is not done yet. A final one (of a stage or before a stop) raises CheckpointError.
+        """
         began = time.monotonic()
-        kept = commit.save(
-            self.recipe.run.dir,
-            self.engine,
-            step=self.step,
-            state={"data": self.loader.state_dict()},
-            memories=self._memories(),
-            keep=self.recipe.train.keep,
-        )
+        try:
+            kept = commit.save(
+                self.recipe.run.dir,
+                self.engine,
+                step=self.step,
+                state={"data": self.loader.state_dict()},
+                memories=self._memories(),
+                keep=self.recipe.train.keep,
+            )
+        except CheckpointError as e:
+            if final:
+                raise
+            self.note(f"{e} Training goes on from step {self.step} and commits again when the next one is due.")
+            return
         self.committed = self.step
         self.record("commit", step=self.step, seconds=time.monotonic() - began, path=str(kept.path))
 
@@ -207,7 +243,7 @@ class Run:
         if self.evaluated != self.step or not self.meter.moved(self.step):
             self.evaluate()
         if self.committed != self.step:
-            self.commit()
+            self.commit(final=True)
         if self.stage.name and not is_over(self.folder.path, self.stage):
             first = group.rank() == 0
             records = earlier_records(self.folder.path, self.stages, self.stage) if first else []
@@ -235,7 +271,11 @@ class Run:
     def emit(self, record: dict[str, Any]) -> None:
         """To the run's files, and to whoever watches; rank 0's only."""
         if self.reporter is not None:
-            self.reporter.write(record)
+            try:
+                self.reporter.write(record)
+            except OSError as e:  # a full disk ends a run in commit(), not here
+                text = f"A line of {self.recipe.run.dir}/{FILES[record['kind']]} could not be written ({e})."
+                self.sink({"kind": "note", "text": text})
         self.sink(record)
 
     def close(self) -> None:

@@ -10,17 +10,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distpre.errors import NumericError
 from distpre.objectives.objective import Objective, StepResult
+from distpre.runtime import group
 from distpre.runtime.engine import Engine, seed_step
 from distpre.types import Batch, Embedding, Step
 
+NOT_FINITE = "Lower the learning rate or the logit scale's max, or look at those samples."
+
 
 def update(engine: Engine, objective: Objective, batch: Batch, *, index: int, seed: int) -> StepResult:
-    """One optimiser step on this rank's part of the global batch, in engine.accumulation micro-batches."""
+    """One optimiser step on this rank's part of the global batch, in engine.accumulation micro-batches.
+
+    Where any rank's loss is not finite no rank steps, and the result says `skipped`. Raises NumericError for a local
+    term that is not finite: it is seen only when micro-batches before it have been back-propagated.
+    """
     batch = batch.to(engine.device)
     if engine.accumulation == 1:
         seed_step(seed, index, 0)
         result = objective(embed(engine, batch, index))
+        result.skipped = group.anywhere(bool(result.broken))
+        if result.skipped:
+            return result
         engine.backward(result.loss)
         engine.step(index)
         return result
@@ -56,6 +67,9 @@ def _accumulated(engine: Engine, objective: Objective, batch: Batch, index: int,
             steps.append(embed(engine, part, index))
     whole = _joined(batch, steps)
     result = objective(whole, local=False)
+    result.skipped = group.anywhere(bool(result.broken))
+    if result.skipped:
+        return result
     leaves = _leaves(whole)
     gradients = torch.autograd.grad(result.loss, list(leaves.values()), allow_unused=True)
     gradients = dict(zip(leaves, gradients, strict=True))
@@ -67,6 +81,9 @@ def _accumulated(engine: Engine, objective: Objective, batch: Batch, index: int,
         loss = _injected(_leaves(step), gradients, rows, first=i == 0)
         if local:
             said = objective(step, local=True)
+            if said.broken:
+                what = f"The loss of step {index + 1} is not finite: rank {group.rank()}: {said.broken}."
+                raise NumericError(what, NOT_FINITE)
             loss = loss + said.loss * (len(part) / max(1, len(batch)))
             result.log |= said.log
         engine.backward(loss)

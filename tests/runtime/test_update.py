@@ -134,3 +134,46 @@ def test_dropout_is_replayed_in_the_second_pass():
     again = ranks(1).run(engine_trace, 0, 2, 0.5)[0]
     without = ranks(1).run(engine_trace, 0, 2, 0.0)[0]
     assert first[0] == again[0] and first[0] != without[0]
+
+
+def with_a_bad_sample(zero: int, accumulation: int, bad: int | None):
+    """Three updates; in the middle one the image of global sample `bad` is NaN. (weights before it, after it, results,
+    weights at the end), and a queue that was fed on the way."""
+    from distpre.contrast.banks import Queue
+    from distpre.contrast.targets import OwnPair
+    from distpre.objectives.contrast import PairContrast
+    from distpre.objectives.objective import Objective
+    from distpre.runtime import group
+    from distpre.runtime.engine import Engine, join_group
+    from distpre.runtime.update import update
+    from distpre.types import Batch
+
+    join_group()
+    engine = Engine(
+        small_model(), lr=LR, steps=STEPS, zero=zero, accumulation=accumulation, clip=CLIP, weight_decay=DECAY
+    )
+    term = PairContrast("image", "text", scale="logit", targets=OwnPair(), bank=Queue(1000))
+    mine = slice(BATCH // 2 * group.rank(), BATCH // 2 * (group.rank() + 1))
+    said, weights = [], []
+    for index in range(3):
+        views = global_views(index)
+        if index == 1 and bad is not None:
+            views["text"][bad] = float("nan")
+        batch = Batch({k: x[mine] for k, x in views.items()}, {}, torch.arange(BATCH)[mine], torch.ones(BATCH // 2))
+        result = update(engine, Objective({"match": (term, Constant(1.0))}), batch, index=index, seed=0)
+        said.append((result.skipped, result.suspects))
+        weights.append(engine.full_weights())
+    return said, weights, term.memories["bank"].columns(torch.zeros(1, 8)).vectors
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("zero,accumulation", [(0, 2), (3, 1)])
+def test_a_loss_that_is_not_finite_changes_no_weight_on_any_rank_and_spoils_no_later_step(zero, accumulation):
+    found = ranks(2).run(with_a_bad_sample, zero, accumulation, 17)
+    assert [said for said, *_ in found] == [[(False, []), (True, at), (False, [])] for at in ([], [17])]
+    _, (first, second, third), _ = found[0]
+    assert all(torch.equal(first[name], w) for name, w in second.items())
+    assert not all(torch.equal(w, second[name]) for name, w in third.items())
+    assert all(w.isfinite().all() for w in third.values())
+    queues = torch.cat([vectors for *_, vectors in found])
+    assert len(queues) == 3 * BATCH - 1 and queues.isfinite().all()
