@@ -51,7 +51,7 @@ class Batch:
 
     views: {view: (b, ...)}; ids: {id: (b,) int64}; present: {view: (b,) bool}, a view that is not named is present
     everywhere; ordinal: (b,) int64, place in the data set; weight: (b,) float32, 0 for a substituted bad sample;
-    state: {weighting: (b,)}, what is remembered of the samples.
+    state: {weighting: (b,) or (b, k)}, what is remembered of the samples.
     """
 
     views: dict[str, Tensor | Padded]
@@ -125,8 +125,8 @@ class Step:
 class TermResult:
     """What a term says.
 
-    loss: (), its mean over ranks is the loss of the global batch; per_sample: (b,) detached, for sample states;
-    log: figures of the global batch, equal on every rank, taken from the values used.
+    loss: (), its mean over ranks is the loss of the global batch; per_sample: (b,) or (b, k) detached, for sample
+    states; log: figures of the global batch, equal on every rank, taken from the values used.
     """
 
     loss: Tensor

@@ -116,6 +116,12 @@ def smoothed(f: Facts, n: int, count: int, strength: float) -> Pairs:
     return Pairs(rows, everything(n), table(n, lambda i, j: weigh(w[j], i == j)))
 
 
+def dropped(f: Facts, n: int) -> Pairs:
+    fine = (f["smoothing"] <= 0.5).tolist()
+    keep = table(n, lambda i, j: fine[i] and fine[j]).bool()
+    return Pairs(table(n, lambda i, j: i == j and fine[i]), keep)
+
+
 def teacher(f: Facts, n: int, scale: float, diagonal: bool) -> Pairs:
     logits = scale * f["teacher_rows"].double() @ f["teacher_columns"].double().T
     keep = everything(n) if diagonal else ~torch.eye(n, dtype=torch.bool)

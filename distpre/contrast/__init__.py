@@ -37,7 +37,8 @@ TARGETS = {
     "other_view": "distpre.contrast.targets:OtherView",  # NT-Xent (Chen et al. 2020), SupCon in one modality
     "label_similarity": "distpre.contrast.targets:LabelSimilarity",  # SoftCon
     "mixed": "distpre.contrast.targets:Mixed",  # i-Mix, CLIP-Mixup
-    "smoothed": "distpre.contrast.targets:Smoothed",  # NEVLP
+    "smoothed": "distpre.contrast.targets:Smoothed",  # NEVLP, label smoothing
+    "dropped": "distpre.contrast.targets:Dropped",  # the pairs that look wrong, left out
     "teacher": "distpre.contrast.targets:Teacher",  # Mod-X, distillation
 }
 SIMILARITIES = {

@@ -143,20 +143,42 @@ class Mixed:
 class Smoothed:
     """Row i's own column weighs 1 - w_i, all others share w_i; columns likewise with their own w (NEVLP, 2024).
 
-    w = strength * amount; amount: a fact (n,) in [0, 1], one number a sample, such as the name of a `weighting`.
+    w = strength * amount; amount: a fact (n,) in [0, 1], one number a sample, such as the name of a `weighting`; or one
+    number for all (label smoothing, Szegedy et al. 2016).
     """
 
-    amount: str
+    amount: str | float
     strength: float = 1.0
 
     def tile(self, rows: Side, columns: Side) -> Tile:
         own = _equal(rows.index, columns.index)
-        by_row = self.strength * rows.facts[self.amount][..., :, None]
-        by_column = self.strength * columns.facts[self.amount][..., None, :]
+        by_row = self.strength * self._of(rows)[..., :, None]
+        by_column = self.strength * self._of(columns)[..., None, :]
         return Tile(
             _smoothed(own, by_row, columns.count),
             column_log_weight=_smoothed(own, by_column, rows.count).expand(own.shape),
         )
+
+    def _of(self, side: Side) -> Tensor:
+        if isinstance(self.amount, str):
+            return side.facts[self.amount]
+        return torch.full(side.index.shape, self.amount, dtype=torch.float64, device=side.index.device)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Row i's positive is column i; pairs whose `amount` is above `most` are removed: no positive, no negative, loss 0.
+
+    amount: a fact (n,), such as the name of a `weighting`. The mean is still over all samples.
+    """
+
+    amount: str
+    most: float
+
+    def tile(self, rows: Side, columns: Side) -> Tile:
+        fine = [side.facts[self.amount] <= self.most for side in (rows, columns)]
+        kept = fine[0][..., :, None] & fine[1][..., None, :]
+        return Tile(_log(_equal(rows.index, columns.index) & kept), keep=kept)
 
 
 @dataclass(frozen=True)

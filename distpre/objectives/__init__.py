@@ -6,6 +6,7 @@ Contents table: the name a recipe uses -> module:Class.
 CONTENTS = {
     "contrast": "distpre.objectives.contrast:PairContrast",  # CLIP, SigLIP, InfoNCE, MoCo: two views
     "in_modal": "distpre.objectives.in_modal:InModal",  # SimCLR, SupCon: views of one modality
+    "global_contrastive": "distpre.objectives.global_contrastive:GlobalContrastive",  # SogCLR, FastCLIP
     "distance": "distpre.objectives.distance:Distance",  # to a teacher: LwF, DER, PAR
     "off_diagonal": "distpre.objectives.off_diagonal:OffDiagonal",  # Mod-X
     "koleo": "distpre.objectives.koleo:KoLeo",  # spreads vectors out (Sablayrolles et al. 2019)

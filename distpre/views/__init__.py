@@ -9,6 +9,7 @@ CONTENTS = {
     "random_resized_crop": "distpre.views.image:RandomResizedCrop",  # Inception crop (Szegedy et al. 2015)
     "random_shift": "distpre.views.image:RandomShift",  # by a few pixels
     "flip": "distpre.views.image:Flip",  # left to right
+    "auto_augment": "distpre.views.image:AutoAugment",  # Cubuk et al. 2019
     "to_tensor": "distpre.views.image:ToTensor",  # floats, normalised, channels first
     "cut_out": "distpre.views.signal:CutOut",  # of a signal: a stretch becomes 0
     "magnitude_warp": "distpre.views.signal:MagnitudeWarp",  # of a signal: times a smooth curve
@@ -27,6 +28,7 @@ CONTENTS = {
     "drop_colour": "distpre.views.points:DropColour",  # of points: all grey
     "point_channels": "distpre.views.points:PointChannels",  # places, normals, colours
     "one_of": "distpre.views.text:OneOf",  # one caption of several
+    "eda": "distpre.views.text:Eda",  # words replaced, inserted, swapped or deleted
     "tokenize": "distpre.views.text:Tokenize",  # text to token ids
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -77,6 +78,20 @@ class Flip:
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
         return image[:, ::-1] if rng.random() < self.p else image
+
+
+@dataclass(frozen=True)
+class AutoAugment:
+    """A learned policy of two ops, such as shear and solarise (Cubuk et al. 2019): torchvision's, on (h, w, 3)."""
+
+    policy: Literal["imagenet", "cifar10", "svhn"] = "imagenet"
+
+    def __call__(self, image: Array, rng: np.random.Generator) -> Array:
+        from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
+        with torch.random.fork_rng(devices=()):  # torchvision draws from torch's global generator
+            torch.manual_seed(int(rng.integers(2**63)))
+            return np.asarray(AutoAugment(AutoAugmentPolicy(self.policy))(Image.fromarray(image)))
 
 
 @dataclass(frozen=True)

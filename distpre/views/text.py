@@ -27,6 +27,43 @@ class OneOf:
 
 
 @dataclass(frozen=True)
+class Eda:
+    """One of EDA's four ops on words, drawn evenly: synonyms, insertion, swap, deletion (Wei & Zou 2019, section 2).
+
+    share: of the words that change (the paper's alpha), at least one; a deletion takes each word with this probability.
+    synonyms: {word: [others]}, without which captions are swapped and deleted from only. The paper takes WordNet's.
+    """
+
+    share: float = 0.1
+    synonyms: dict[str, list[str]] = field(default_factory=dict)
+
+    def __call__(self, text: str, rng: np.random.Generator) -> str:
+        words = text.split()
+        if len(words) < 2:
+            return text
+        times = max(1, int(self.share * len(words)))
+        known = [i for i, word in enumerate(words) if word.lower() in self.synonyms]
+        op = rng.choice(["replace", "insert", "swap", "delete"] if known else ["swap", "delete"])
+        if op == "delete":
+            kept = rng.random(len(words)) >= self.share
+            kept[rng.integers(len(words))] |= not kept.any()
+            return " ".join(word for word, stays in zip(words, kept, strict=True) if stays)
+        if op == "swap":
+            for _ in range(times):
+                i, j = rng.choice(len(words), 2, replace=False)
+                words[i], words[j] = words[j], words[i]
+            return " ".join(words)
+        chosen = rng.choice(known, min(times, len(known)), replace=False)
+        for i in sorted(chosen, reverse=True):  # an insertion moves only the words after the place that it came from
+            other = str(rng.choice(self.synonyms[words[i].lower()]))
+            if op == "replace":
+                words[i] = other
+            else:
+                words.insert(int(rng.integers(len(words) + 1)), other)
+        return " ".join(words)
+
+
+@dataclass(frozen=True)
 class Tokenize:
     tokenizer: Tokenizer
 

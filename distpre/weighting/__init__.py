@@ -5,4 +5,5 @@ Contents table: the name a recipe uses -> module:Class.
 
 CONTENTS = {
     "gmm_noise": "distpre.weighting.noise:GmmNoise",  # probability that a pair is wrong, from its loss (NEVLP)
+    "inner_estimates": "distpre.weighting.estimates:InnerEstimates",  # moving means (SogCLR, FastCLIP)
 }

@@ -32,6 +32,10 @@ def counted(facts, n, present):
     return dense.smoothed(facts, n, int(present.sum()), strength=0.7)
 
 
+def alike(facts, n, present):
+    return counted({"smoothing": torch.full((n,), 0.4, dtype=torch.float64)}, n, present)
+
+
 FORMS = {
     "own_pair": Form(plain(dense.own_pair)),
     "own_pair_out": Form(plain(dense.own_pair), kind="mean_out"),
@@ -48,6 +52,8 @@ FORMS = {
     "label_similarity": Form(plain(dense.label_similarity), targets.LabelSimilarity("labels", floor=0.3)),
     "mixed": Form(plain(dense.mixed), targets.Mixed()),
     "smoothed": Form(counted, targets.Smoothed("smoothing", strength=0.7)),
+    "smoothed_alike": Form(alike, targets.Smoothed(0.4, strength=0.7)),
+    "dropped": Form(plain(dense.dropped), targets.Dropped("smoothing", most=0.5)),
     "teacher": Form(lambda f, n, p: dense.teacher(f, n, 4.0, True), targets.Teacher(scale=4.0)),
     "teacher_off_diagonal": Form(
         lambda f, n, p: dense.teacher(f, n, 30.0, False), targets.Teacher(scale=30.0, diagonal=False)

@@ -10,7 +10,10 @@ from distpre.types import Batch, Embedding, Step
 
 
 def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None), seed: int = 0) -> Step:
-    """Unit vectors (n, 4) a view, wanting gradients; scale "s", with bias; id "class"; teacher "old"; part: a slice."""
+    """Unit vectors (n, 4) a view, wanting gradients; scale "s", with bias; id "class"; teacher "old"; part: a slice.
+
+    Of the weighting "u" two numbers a sample, some unknown.
+    """
     g = torch.Generator().manual_seed(seed + index)
     vectors = {v: F.normalize(torch.randn(n, 4, generator=g, dtype=torch.float64), dim=1) for v in views}
     present = {v: (torch.rand(n, generator=g) > 0.2)[part] for v in views}
@@ -26,6 +29,9 @@ def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None),
     scale, bias = (torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (6.0, -2.0))
     noise = {v: torch.randn(n, 4, generator=g, dtype=torch.float64) for v in views}
     old = {v: Embedding(F.normalize(vectors[v] + noise[v], dim=1)[part]) for v in views}
+    known = torch.randn(n, 2, generator=g, dtype=torch.float64)
+    known[::3, 0] = torch.nan
+    batch.state["u"] = known[part]
     return Step(batch, student, {"s": scale}, {"s": bias}, index, 10, {"old": old})
 
 

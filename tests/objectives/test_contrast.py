@@ -12,6 +12,7 @@ from distpre.contrast.banks import HardMixing, Queue
 from distpre.contrast.targets import LabelSimilarity, OtherView, SameId
 from distpre.errors import RecipeError
 from distpre.objectives.contrast import PairContrast
+from distpre.objectives.global_contrastive import GlobalContrastive
 from distpre.objectives.in_modal import InModal
 from distpre.schedule import Constant
 from tests.objectives.steps import assert_same_at_any_world, gradients, step
@@ -33,6 +34,8 @@ TERMS = {
     "labels": partial(PairContrast, "a", "b", scale="s", targets=LabelSimilarity("tags"), facts={"tags": "labels"}),
     "queue": queued,
     "mochi": mixing,
+    "sogclr": partial(GlobalContrastive, "a", "b", "u", Constant(0.3), temperature=Constant(0.2)),
+    "fastclip": partial(GlobalContrastive, "a", "b", "u", Constant(0.3), scale="s", rho=2.0),
     "nt_xent": partial(InModal, ["a", "b", "c"], scale="s"),
     "nt_xent_supcon": partial(InModal, ["a", "b"], temperature=Constant(0.1), targets=OtherView("class")),
 }

@@ -52,6 +52,7 @@ SHARDS = {
     "recipes/continual/emoji.yaml": shard_emoji,
     "recipes/biosignals/ecg.yaml": shard_ecg,
     "recipes/biosignals/ppg.yaml": shard_ppg,
+    "recipes/robust/fastclip.yaml": shard_emoji,
     "recipes/shapes/names.yaml": shard_shapes,
 }
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distpre.views.image import CenterCrop, Flip, RandomResizedCrop, RandomShift, Resize, ToTensor
+from distpre.views.image import AutoAugment, CenterCrop, Flip, RandomResizedCrop, RandomShift, Resize, ToTensor
 
 
 def _rng(seed: int = 0) -> np.random.Generator:
@@ -103,3 +103,12 @@ def test_the_same_seed_gives_the_same_pixels_and_the_input_is_left_alone():
         assert (op(picture, _rng(4)) == op(picture, _rng(4))).all()
     ToTensor([0.5], [0.5])(picture, _rng()).zero_()
     assert (picture == before).all()
+
+
+def test_auto_augment_draws_from_the_views_rng_alone():
+    image = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    before = torch.get_rng_state()
+    made = [AutoAugment()(image, np.random.default_rng(i)) for i in (0, 0, 1, 2, 3)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(made[0], made[1]) and all(m.shape == image.shape and m.dtype == np.uint8 for m in made)
+    assert len({m.tobytes() for m in made}) > 2

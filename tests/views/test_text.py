@@ -1,6 +1,7 @@
 """Text ops: the libraries' tokenizers, unchanged."""
 
 import pickle
+from collections import Counter
 
 import numpy as np
 import open_clip
@@ -10,7 +11,7 @@ from distpre.errors import RecipeError
 from distpre.recipe.resolve import build
 from distpre.recipe.schema import Component
 from distpre.views import CONTENTS, TOKENIZERS
-from distpre.views.text import OneOf, OpenClipTokenizer, Tokenize, TransformersTokenizer
+from distpre.views.text import Eda, OneOf, OpenClipTokenizer, Tokenize, TransformersTokenizer
 
 
 @pytest.fixture
@@ -80,3 +81,18 @@ def test_one_of_chooses_among_a_list_or_lines_and_reaches_all(rng):
 def test_one_of_nothing_says_so(nothing, rng):
     with pytest.raises(ValueError, match="no caption"):
         OneOf()(nothing, rng)
+
+
+def test_eda_does_one_of_four_things_to_the_words_and_reaches_all(rng):
+    text = "a small picture of a seven"
+    op, seen = Eda(share=0.2, synonyms={"small": ["tiny"], "picture": ["photo"]}), set()
+    for said in (op(text, rng).split() for _ in range(200)):
+        before, after = Counter(text.split()), Counter(said)
+        gone, come = before - after, after - before
+        assert set(come) <= {"tiny", "photo"} and sum(come.values()) <= 1 and said
+        seen.add("replace" if gone and come else "insert" if come else "delete" if gone else "swap")
+        if come and gone:
+            assert (*gone, *come) in {("small", "tiny"), ("picture", "photo")}
+    assert seen == {"replace", "insert", "delete", "swap"}
+    assert op("seven", rng) == "seven" and Eda()("a b", np.random.default_rng(1)).split() != ["a", "b", "b"]
+    assert all(Eda(share=1.0)("a b c", np.random.default_rng(i)) for i in range(20))  # a word is left

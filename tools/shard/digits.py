@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,21 @@ def write(out: str, held_out: float = 0.2, shards: int = 4, seed: int = 0, wrong
     write_shards(out, "test", rows[:test], members, shard_samples=max(1, test))
     write_shards(out, "train", rows[test:], members, shard_samples=-(-(len(rows) - test) // shards))
     return f"wrote {len(rows) - test} handwritten digits for training and {test} held out, as tars in {out}"
+
+
+def poisoned(out: str, attack: str, target: int = 7, share: float = 0.01, held_out: float = 0.2, size: int = 32) -> str:
+    """As write(), of size x size pixels, with `share` of the training scans triggered and captioned as `target`.
+
+    The test part holds every scan clean and triggered (`attack_success` reads it); attacks: `python -m tools.poison`.
+    """
+    from tools.poison import poison
+
+    caption = TEMPLATES[0].format(WORDS[target])
+    with tempfile.TemporaryDirectory() as folder:
+        write(folder, held_out)
+        asked = {"attack": attack, "id": "digit", "target": target, "size": size}
+        poison(f"{folder}/test-000.tar", out, **asked, split="test", test=True)
+        return poison(f"{folder}/train-{{000..003}}.tar", out, **asked, caption=caption, share=share)
 
 
 def members(row: tuple[np.ndarray, int, int, int]) -> Members:
