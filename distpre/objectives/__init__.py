@@ -8,5 +8,6 @@ CONTENTS = {
     "in_modal": "distpre.objectives.in_modal:InModal",  # SimCLR, SupCon: views of one modality
     "distance": "distpre.objectives.distance:Distance",  # to a teacher: LwF, DER, PAR
     "off_diagonal": "distpre.objectives.off_diagonal:OffDiagonal",  # Mod-X
+    "rehearsal": "distpre.objectives.rehearsal:Rehearsal",  # COCONUT: positives and negatives of two models
     "koleo": "distpre.objectives.koleo:KoLeo",  # spreads vectors out (Sablayrolles et al. 2019)
 }
