@@ -9,5 +9,6 @@ CONTENTS = {
     "global_contrastive": "distpre.objectives.global_contrastive:GlobalContrastive",  # SogCLR, FastCLIP
     "distance": "distpre.objectives.distance:Distance",  # to a teacher: LwF, DER, PAR
     "off_diagonal": "distpre.objectives.off_diagonal:OffDiagonal",  # Mod-X
+    "rehearsal": "distpre.objectives.rehearsal:Rehearsal",  # COCONUT: positives and negatives of two models
     "koleo": "distpre.objectives.koleo:KoLeo",  # spreads vectors out (Sablayrolles et al. 2019)
 }

@@ -12,6 +12,7 @@ from distpre.contrast.banks import Bank, Queue
 from distpre.contrast.similarity import Dot, Similarity
 from distpre.contrast.targets import OwnPair, Targets
 from distpre.errors import RecipeError
+from distpre.objectives.distance import Among, chosen
 from distpre.runtime.group import total, world_size
 from distpre.schedule import Schedule
 from distpre.types import Step, TermResult
@@ -23,9 +24,10 @@ class PairContrast:
     rows, columns: names of views, or TEACHER.VIEW. scale: a learned logit scale of the recipe's `scales`, with its bias
     where it has one; or temperature: a number or a schedule. targets: which pairs count. symmetric: mean of both
     directions, else rows only. inside: several positives are summed within the logarithm, else the mean of their
-    logarithms; positives_below: positives are in the denominator too. within: whose columns a row meets. bank: more
-    negatives for the rows. facts: {fact of the targets: view of the batch that holds it}; ids and what a weighting
-    knows of the samples are facts already.
+    logarithms; positives_below: positives are in the denominator too. within: whose columns a row meets. among: the
+    samples that there are, all, the stage's own (current) or replayed ones. bank: more negatives for the rows. facts:
+    {fact of the targets: view of the batch that holds it}; ids and what a weighting knows of the samples are facts
+    already.
     layout: "auto", "RxC" or "ring". A sample of weight 0, or without one of the two views, is neither positive nor
     negative and counts in no mean.
     """
@@ -45,18 +47,19 @@ class PairContrast:
         inside: bool = False,
         positives_below: bool = True,
         within: Literal["batch", "rank"] = "batch",
+        among: Among = "all",
         bank: Bank | None = None,
         facts: dict[str, str] | None = None,
         layout: str = "auto",
     ):
         self.rows, self.columns, self.scaling = rows, columns, Scaling(scale, temperature)
-        self.symmetric, self.bank, self.facts = symmetric, bank, facts or {}
+        self.symmetric, self.bank, self.facts, self.among = symmetric, bank, facts or {}, among
         self.memories = {"bank": bank} if isinstance(bank, Queue) else {}
         self.asked = {"targets": targets, "similarity": similarity, "form": form, "within": within, "layout": layout}
         self.loss = softmax_loss(inside, positives_below) if form == "softmax" else sigmoid_loss
 
     def __call__(self, step: Step) -> TermResult:
-        rows, columns = block(step, self.rows, self.facts), block(step, self.columns, self.facts)
+        rows, columns = (block(step, view, self.facts, self.among) for view in (self.rows, self.columns))
         scale, bias = self.scaling.at(step)
         asked: dict[str, Any] = dict(self.asked)
         if self.bank:
@@ -94,11 +97,12 @@ class Scaling:
         return torch.full((1,), 1 / self.temperature.at(step.index, step.of), device=step.batch.weight.device), None
 
 
-def block(step: Step, view: str, facts: dict[str, str]) -> Block:
+def block(step: Step, view: str, facts: dict[str, str], among: Among = "all") -> Block:
     """Embeddings of a view ("image") or of a teacher ("ema.image") as one side, with ids, ordinal and facts."""
     known = step.batch.ids | {"ordinal": step.batch.ordinal} | step.batch.state
     known |= {fact: step.batch.views[name] for fact, name in facts.items()}
-    return Block(step.embedding(view).vector, known, step.batch.present_in(view.rpartition(".")[2]))
+    present = step.batch.present_in(view) & chosen(step.batch, among)
+    return Block(step.embedding(view).vector, known, present)
 
 
 def shared(weight: Tensor) -> Tensor:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from distpre.runtime.group import total, world_size
-from distpre.types import Step, TermResult
+from distpre.types import Batch, Step, TermResult
 
+Among = Literal["all", "current", "replayed"]
 PART = "part"  # the id of a mixture: 0 for the stage's own samples, 1 for replayed ones
 
 
@@ -27,7 +29,7 @@ class Distance:
         self,
         rows: str,
         columns: str,
-        among: Literal["all", "current", "replayed"] = "all",
+        among: Among = "all",
         most: float | None = None,
     ):
         self.rows, self.columns, self.among, self.most = rows, columns, among, most
@@ -35,9 +37,7 @@ class Distance:
     def __call__(self, step: Step) -> TermResult:
         batch, x, y = step.batch, step.embedding(self.rows).vector, step.embedding(self.columns).vector
         weight = batch.weight * (batch.present_in(self.rows) & batch.present_in(self.columns))
-        if self.among != "all":
-            part = batch.ids.get(PART, torch.zeros_like(batch.ordinal))
-            weight = weight * ((part > 0) == (self.among == "replayed"))
+        weight = weight * chosen(batch, self.among)
         per_sample = (x - y).square().sum(1)
         count = total(weight.sum())
         # The mean over ranks of what follows is the weighted mean over the global batch; 0 where nothing counts.
@@ -46,3 +46,9 @@ class Distance:
         if self.most is not None and mean > self.most:
             loss = loss * 0
         return TermResult(loss, per_sample.detach(), {"distance": mean, "samples": count})
+
+
+def chosen(batch: Batch, among: Among) -> Tensor:
+    """(b,) bool: the sample is one of the stage's own (current), or a replayed one."""
+    part = batch.ids.get(PART, torch.zeros_like(batch.ordinal))
+    return torch.ones_like(part, dtype=torch.bool) if among == "all" else (part > 0) == (among == "replayed")

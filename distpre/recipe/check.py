@@ -11,7 +11,7 @@ from distpre.recipe.resolve import faults, schedule_faults
 from distpre.recipe.schema import Component, Recipe
 
 # Keywords that name views: of a term, of an evaluator.
-_OF_TERMS = ("rows", "columns", "views", "of")
+_OF_TERMS = ("rows", "columns", "views", "of", "positives", "denominator")
 _OF_TABLES = (*_OF_TERMS, "view", "image", "text")
 _OF_IDS = ("id", "by", "apart")
 

@@ -11,6 +11,7 @@ ENCODERS = {
     "efficientnet1d": "distpre.towers.encoders.signal:EfficientNet1d",  # signals (Abbaspourazad et al. 2024)
     "resnet1d": "distpre.towers.encoders.signal:ResNet1d",  # signals
     "vit1d": "distpre.towers.encoders.signal:ViT1d",  # signals, timm's ViT in patches of time
+    "features": "distpre.towers.encoders.features:Features",  # vectors as they are, for a head
     "point_patches": "distpre.towers.encoders.points:PointPatches",  # shapes (Point-BERT, OpenShape)
 }
 

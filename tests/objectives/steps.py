@@ -10,9 +10,8 @@ from distpre.types import Batch, Embedding, Step
 
 
 def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None), seed: int = 0) -> Step:
-    """Unit vectors (n, 4) a view, wanting gradients; scale "s", with bias; id "class"; teacher "old"; part: a slice.
-
-    Of the weighting "u" two numbers a sample, some unknown.
+    """Unit vectors (n, 4) a view, wanting gradients; scale "s", with bias; id "class"; every third sample is
+    replayed; teacher "old"; of the weighting "u" two numbers a sample, some unknown; part: a slice.
     """
     g = torch.Generator().manual_seed(seed + index)
     vectors = {v: F.normalize(torch.randn(n, 4, generator=g, dtype=torch.float64), dim=1) for v in views}
@@ -20,7 +19,10 @@ def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None),
     labels = torch.rand(n, 3, generator=g, dtype=torch.float64)
     batch = Batch(
         {"labels": labels[part]},
-        {"class": torch.randint(max(1, n // 3), (n,), generator=g)[part]},
+        {
+            "class": torch.randint(max(1, n // 3), (n,), generator=g)[part],
+            "part": (torch.arange(n) % 3 == 0).long()[part],
+        },
         torch.arange(n)[part],
         torch.ones(n, dtype=torch.float64)[part],
         present,

@@ -31,6 +31,7 @@ TERMS = {
     "siglip": partial(PairContrast, "a", "b", scale="s", form="sigmoid", symmetric=False),
     "supcon": partial(PairContrast, "a", "b", temperature=Constant(0.2), targets=SameId("class")),
     "inside": partial(PairContrast, "a", "b", scale="s", targets=SameId("class"), inside=True, positives_below=False),
+    "current": partial(PairContrast, "a", "b", scale="s", among="current"),
     "labels": partial(PairContrast, "a", "b", scale="s", targets=LabelSimilarity("tags"), facts={"tags": "labels"}),
     "queue": queued,
     "mochi": mixing,
@@ -63,6 +64,15 @@ def test_siglip_is_the_mean_over_rows_of_a_logistic_loss_of_every_pair():
     torch.testing.assert_close(ours["loss"], loss.detach())
     theirs = torch.autograd.grad(loss, [s.scales["s"], s.biases["s"]])
     torch.testing.assert_close([ours["scale"], ours["bias"]], list(theirs))
+
+
+def test_replayed_samples_are_in_no_contrast_among_current_ones():
+    s = step(15, ["a", "b"])
+    loss = TERMS["current"]()(s).loss
+    own = s.batch.ids["part"] == 0
+    for view in "ab":
+        s.batch.present[view] &= own
+    assert loss == TERMS["clip"]()(s).loss and loss > 0
 
 
 def test_nt_xent_by_its_formula():
