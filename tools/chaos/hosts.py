@@ -99,7 +99,9 @@ class Hosts:
         self._inits[i].stdout.readline()
 
     def run(self, i: int, *command: str, env: Mapping[str, str] | None = None, **popen: object) -> subprocess.Popen:
-        """Runs `command` on host i, in this process's folder; it dies with the host. This process's Ray is not theirs."""
+        """Runs `command` on host i, in this process's folder; it dies with the host. Settings of this
+        process's own Ray are kept from it.
+        """
         (first,) = psutil.Process(self._inits[i].pid).children()
         enter = ["nsenter", "-t", str(first.pid), "--mount", "--uts", "--net", "--pid", f"--wd={os.getcwd()}"]
         own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
