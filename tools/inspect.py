@@ -118,15 +118,16 @@ def _some(manifest: Manifest, reader: Reader, extension: str, most: int) -> Iter
 
 
 def sheet(manifest: Manifest, reader: Reader, path: Path, columns: int = 8, rows: int = 4) -> int:
-    """Writes a PNG of pictures with their captions (.txt) or keys below; returns how many."""
-    there = [e for e in PICTURES if e in _sizes(manifest)]
+    """Writes a PNG of pictures, field by field, with captions (.txt) or keys below; returns how many."""
+    there = [e for e in sorted(_sizes(manifest)) if e.rpartition(".")[2] in PICTURES][: columns * rows]
     if not there:
         return 0
     cell = SIDE + MARGIN
     out = Image.new("RGB", (columns * cell + MARGIN, rows * (cell + LINE) + MARGIN), "white")
     draw = ImageDraw.Draw(out)
     shown = 0
-    for ordinal, value in _some(manifest, reader, there[0], columns * rows):
+    each = columns * rows // len(there)
+    for ordinal, value in (found for field in there for found in _some(manifest, reader, field, each)):
         if isinstance(value, Exception):
             continue
         x, y = MARGIN + shown % columns * cell, MARGIN + shown // columns * (cell + LINE)

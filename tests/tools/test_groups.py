@@ -136,6 +136,9 @@ def test_arrays_that_do_not_go_together_are_told(tmp_path):
     np.savez(tmp_path / "objects.npz", x=np.array([{}, []], object))
     with pytest.raises(DataError, match="objects.npz"):
         arrays.write(tmp_path / "objects.npz", tmp_path / "out")
+    (tmp_path / "table.csv").write_text("a,b")
+    with pytest.raises(DataError, match="table.csv: neither an .npz nor a folder"):
+        arrays.write(tmp_path / "table.csv", tmp_path / "out")
     np.savez(tmp_path / "data.npz", x=np.zeros((3, 2)))
     with pytest.raises(DataError, match="2 rows for 3"):
         arrays.write(tmp_path / "data.npz", tmp_path / "out", table=_table(tmp_path / "in", ["a", "b"]))

@@ -33,6 +33,15 @@ def test_the_sheet_shows_the_pictures(tmp_path, capsys):
     assert (there.max(-1) < 100).sum() > 100, "captions in black"
 
 
+def test_the_sheet_shows_every_field_of_pictures(tmp_path, capsys):
+    members = [(f"{i}.{view}.png", png(c)) for i in range(3) for view, c in (("0", "red"), ("1", "blue"))]
+    sheet = tmp_path / "sheet.png"
+    assert main([str(tar(tmp_path / "a.tar", members)), "--sheet", str(sheet)]) == 0
+    there = np.array(Image.open(sheet))
+    assert "6 pictures" in capsys.readouterr().out
+    assert [(there == colour).all(-1).sum() for colour in ([255, 0, 0], [0, 0, 255])] == [3 * 128 * 64] * 2
+
+
 def test_without_pictures_there_is_no_sheet(tmp_path, capsys):
     assert main([*numbered(tmp_path, [3]), "--sheet", str(tmp_path / "sheet.png")]) == 0
     assert "no pictures" in capsys.readouterr().out and not (tmp_path / "sheet.png").exists()

@@ -35,6 +35,8 @@ class Row:
 def opened(source: Path) -> dict[str, NDArray]:
     """{name: array}, of .npy mapped. Raises DataError for what holds no arrays, objects, or unequal lengths."""
     try:
+        if not source.is_dir() and source.suffix != ".npz":
+            raise ValueError("neither an .npz nor a folder")
         if source.is_dir():
             arrays = {p.stem: np.load(p, mmap_mode="r") for p in sorted(source.glob("*.npy"))}
         else:
