@@ -76,6 +76,8 @@ class Engine:
         self.model, self.lr, self.steps, self.zero, self.accumulation = model, lr, steps, zero, accumulation
         self.first, self.device = first, group.device()
         self.clip = clip
+        batch_norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+        self.norms = [norm for norm in batch_norms if norm.running_mean is not None]
         config = {
             "train_micro_batch_size_per_gpu": 1,  # bookkeeping only: our loader decides what a rank gets
             "gradient_accumulation_steps": accumulation,
@@ -105,9 +107,19 @@ class Engine:
         updates = self.wrapped.is_gradient_accumulation_boundary()
         self.wrapped.step()
         if updates:
+            self._share_statistics()
             self._bound_scales()
             self._teachers_follow(index - self.first)
         return rate
+
+    @torch.no_grad()
+    def _share_statistics(self) -> None:
+        """Running means and variances of BatchNorm become the ranks' mean: one model to evaluate, commit and resume."""
+        own = [b for norm in self.norms for b in (norm.running_mean, norm.running_var)]
+        if own and group.world_size() > 1:
+            mean = group.total(torch.cat([b.flatten() for b in own])) / group.world_size()
+            for b, shared in zip(own, mean.split([b.numel() for b in own]), strict=True):
+                b.copy_(shared.view_as(b))
 
     def _bound_scales(self) -> None:
         """Clamps every logit scale in place, in the working copy and in the optimiser's (CLIP, section 2.5)."""

@@ -121,6 +121,38 @@ def test_training_equals_a_plain_loop_on_one_process(zero, world, accumulation):
     assert_same_training(found, plain_trace())
 
 
+def normed(zero: int):
+    """One update of a model with BatchNorm in its image tower: this rank's statistics, and all inputs of it."""
+    from distpre.runtime import group
+    from distpre.runtime.engine import Engine, join_group
+
+    join_group()
+    model = small_model()
+    model.towers["image"].encoder.layers[2] = nn.BatchNorm1d(16)
+    engine = Engine(model, lr=LR, steps=STEPS, zero=zero)
+    with torch.no_grad():
+        seen = model.towers["image"].encoder.layers[:2](global_views(0)["image"]) if zero < 3 else None
+    part = BATCH // group.world_size()
+    mine = slice(group.rank() * part, (group.rank() + 1) * part)
+    embedded, _ = engine({name: x[mine] for name, x in global_views(0).items()})
+    engine.backward(embedded["image"][0].sum() + embedded["text"][0].sum())
+    engine.step(0)
+    norm = model.towers["image"].encoder.layers[2]
+    return norm.running_mean.clone(), norm.running_var.clone(), seen
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("zero", [0, 3])
+def test_statistics_of_batch_norm_are_the_mean_over_ranks(zero):
+    found = ranks(2).run(normed, zero)
+    seen = ranks(2).run(normed, 0)[0][2]
+    variances = torch.stack([half.var(0) for half in seen.chunk(2)])
+    for mean, variance, _ in found:
+        torch.testing.assert_close(mean, 0.1 * seen.mean(0))
+        torch.testing.assert_close(variance, 0.9 + 0.1 * variances.mean(0))
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+
+
 @pytest.mark.cluster
 def test_uneven_shares_of_the_batch_change_nothing():
     found = ranks(3).run(engine_trace, 1, 1, 0.0, [11, 9, 4])[0]
