@@ -32,7 +32,7 @@ def write(
         z = rng.standard_normal((n, hidden)) * deviations
         z = z @ turn if domain else z
         x, y = (np.tanh(2 * z @ a) + 0.5 * z @ b + 0.05 * rng.standard_normal((n, WIDTH)) for a, b in layers)
-        return [(u, v, domain, number) for u, v in zip(x, y, strict=True)]
+        return [(_npy(u), _npy(v), domain, number) for u, v in zip(x, y, strict=True)]
 
     train = pairs(first, 0, 0) + [row for number in range(1, parts + 1) for row in pairs(part, 1, number)]
     held = pairs(test, 0, 0) + pairs(test, 1, 1)
@@ -41,10 +41,10 @@ def write(
     return f"wrote {len(train)} pairs for training and {len(held)} held out, as tars in {out}"
 
 
-def members(row: tuple[np.ndarray, np.ndarray, int, int]) -> Members:
+def members(row: tuple[bytes, bytes, int, int]) -> Members:
     x, y, domain, number = row
     facts = json.dumps({"domain": domain, "part": number}).encode()
-    return {"x.npy": _npy(x), "y.npy": _npy(y), "json": facts}
+    return {"x.npy": x, "y.npy": y, "json": facts}
 
 
 def _npy(vector: np.ndarray) -> bytes:
