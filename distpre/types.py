@@ -150,7 +150,7 @@ class Memory(Protocol):
     """What a term remembers between steps; every commit holds it (ARCHITECTURE.md, rule 3)."""
 
     def parts(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """(tensors, metadata) of this rank, for a safetensors file."""
+        """(tensors, metadata) of this rank, for a safetensors file; the tensors are copied at once."""
 
     def load(self, files: list[Path]) -> None:
         """The files of all ranks that wrote the commit, in rank order; there may be another number of ranks now."""

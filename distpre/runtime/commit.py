@@ -8,33 +8,29 @@
 
 A directory without COMMIT is what a crash left behind: it is never read, and removed before the next commit. One whose
 files are not what its COMMIT says is damaged: a resume names it, takes the newest whole one, and renames it to
-damaged-STEP. A commit that cannot be written (full disk, no permission) costs nothing but itself: see Run.commit.
+damaged-STEP. They are written by committer.py.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from distpre.errors import CheckpointError
 from distpre.runtime import group
 from distpre.runtime.engine import Engine
-from distpre.runtime.fingerprint import Progress, fault, sha256, share, size_fault, sizes
+from distpre.runtime.fingerprint import Progress, fault, share, size_fault
 from distpre.types import Memory
 
 ENGINE, WEIGHTS, MEMORY, STATE, MARK = "engine", "weights.safetensors", "memory", "state.json", "COMMIT"
-T = TypeVar("T")
 NONE: Mapping[str, Memory] = MappingProxyType({})
 
 
@@ -120,7 +116,7 @@ def newest_whole(
     """
     damaged, said = [], []
     for step in group.from_rank_zero([c.step for c in reversed(commits(run_dir))]):
-        found = Commit(_path(run_dir, step))
+        found = Commit(path_of(run_dir, step))
         if wrong := faults(found, part):
             damaged.append(found)
             more = f" and {len(wrong) - 3} files more" if len(wrong) > 3 else ""
@@ -141,74 +137,6 @@ def set_aside(damaged: list[Commit]) -> None:
         to = commit.path.with_name(f"damaged-{commit.step:08d}")
         shutil.rmtree(to, ignore_errors=True)
         commit.path.rename(to)
-
-
-def save(
-    run_dir: str | Path,
-    engine: Engine,
-    *,
-    step: int,
-    state: dict[str, Any],
-    keep: int,
-    memories: Mapping[str, Memory] = NONE,
-) -> Commit:
-    """Writes the commit of `step` and prunes all but the newest `keep`; every rank calls it.
-
-    Raises CheckpointError on every rank if any could not write; what was written is removed, earlier commits stay.
-    """
-    commit = Commit(_path(run_dir, step))
-    first = group.rank() == 0
-
-    def begin() -> None:
-        for left in commit.path.parent.glob("step-*"):
-            if left == commit.path or not (left / MARK).exists():
-                (left / MARK).unlink(missing_ok=True)
-                shutil.rmtree(left)
-        commit.path.mkdir(parents=True)
-
-    def write_own() -> None:
-        if first:
-            save_file(weights, commit.path / WEIGHTS)
-            facts = {"step": step, "world_size": group.world_size(), "zero": engine.zero, **state}
-            _write(commit.path / STATE, json.dumps(facts, indent=1))
-        for name, memory in memories.items():
-            file = commit.path / MEMORY / f"{name}-{group.rank():05d}.safetensors"
-            file.parent.mkdir(exist_ok=True)
-            tensors, facts = memory.parts()
-            save_file(tensors, file, facts)
-
-    def digests() -> dict[str, tuple[int, str]]:
-        own = share(written, group.rank(), group.world_size())
-        return {name: (written[name], sha256(commit.path / name)) for name in own}
-
-    try:
-        _on_every_rank(commit, begin if first else _nothing)
-        _on_every_rank(commit, lambda: engine.save(str(commit.path), ENGINE))
-        weights = engine.full_weights()
-        _on_every_rank(commit, write_own)  # after it no file is being written or renamed any more
-        _on_every_rank(commit, lambda: _sync_files(commit.path))
-        written = _on_every_rank(commit, lambda: sizes(commit.path) if first else None)[0]
-        files = {name: its for part in _on_every_rank(commit, digests) for name, its in part.items()}
-        text = json.dumps({"step": step, "files": dict(sorted(files.items()))}, indent=1)
-        _on_every_rank(commit, (lambda: _write(commit.path / MARK, text)) if first else _nothing)
-    except CheckpointError:
-        if first:
-            shutil.rmtree(commit.path, ignore_errors=True)
-        raise
-    if first:
-        _prune(run_dir, step, keep)
-    group.wait_for_all()
-    return commit
-
-
-def _prune(run_dir: str | Path, step: int, keep: int) -> None:
-    """Removes what is older than the newest `keep` up to `step` that have all their files in full length."""
-    full = [c for c in commits(run_dir) if c.step <= step and c.has_full_length()]
-    for old in commits(run_dir):
-        if full and old.step < full[-keep:][0].step:
-            with contextlib.suppress(OSError):  # the next commit tries again
-                (old.path / MARK).unlink()  # first: a half-removed commit must not count
-                shutil.rmtree(old.path)
 
 
 def load(commit: Commit, engine: Engine, memories: Mapping[str, Memory] = NONE) -> dict[str, Any]:
@@ -244,48 +172,5 @@ def load(commit: Commit, engine: Engine, memories: Mapping[str, Memory] = NONE) 
     return state
 
 
-def _path(run_dir: str | Path, step: int) -> Path:
+def path_of(run_dir: str | Path, step: int) -> Path:
     return Path(run_dir, "checkpoints", f"step-{step:08d}")
-
-
-def _nothing() -> None:
-    return None
-
-
-def _on_every_rank(commit: Commit, write: Callable[[], T]) -> list[T]:
-    """What `write` returned on each rank, when all are done. If it failed on one, every rank raises CheckpointError."""
-    try:
-        mine = write(), None
-    except (OSError, SafetensorError) as e:
-        mine = None, f"rank {group.rank()}: {e}"
-    every = group.from_all(mine)
-    if wrong := [its for _, its in every if its]:
-        more = f" and {len(wrong) - 1} ranks more" if len(wrong) > 1 else ""
-        what = f"{commit.path} could not be written ({wrong[0]}{more}). The commits before it stand."
-        raise CheckpointError(what, "Free room there, or give the permission to write.")
-    return [result for result, _ in every]
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole file or none of it, on the disk when this returns."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(partial, path)
-    _sync(path.parent)
-
-
-def _sync_files(folder: Path) -> None:
-    """Every file and folder below, on the disk."""
-    for file in sorted(folder.rglob("*")):
-        _sync(file)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

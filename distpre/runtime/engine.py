@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
+import functools
 import io
 import logging
 import os
 import shutil
+from collections import OrderedDict
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,8 @@ from torch import Tensor, nn
 
 from distpre.runtime import group
 from distpre.schedule import Schedule
+
+Write = Callable[[Path], object]
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -180,27 +186,23 @@ class Engine:
     def parameters_of(self, tower: str) -> int:
         return count_parameters(self.model.towers[tower])
 
-    def save(self, folder: str, tag: str) -> None:
-        """Every rank writes its part of `folder/tag`.
+    def snapshot(self, folder: str, tag: str) -> dict[str, Write]:
+        """{name: what writes it to a path}: this rank's files of `folder/tag`, all tensors copied to host memory.
 
-        Raises OSError on a rank that could not, once every rank is through: DeepSpeed's ranks wait for one another.
+        Every rank calls it; `folder/tag` is there already.
         """
-        writer, faults = self.wrapped.checkpoint_engine, []
-        write = writer.save
+        files: dict[str, Write] = {}
 
-        def tried(state_dict: dict[str, Any], path: str) -> None:
-            try:
-                write(state_dict, path)
-            except (OSError, RuntimeError) as e:  # torch.save raises either for a full disk
-                faults.append(f"{path}: {e}")
+        def keep(state_dict: dict[str, Any], path: str) -> None:
+            files[Path(path).name] = functools.partial(torch.save, to_host(state_dict))
 
-        writer.save = tried
+        writer = self.wrapped.checkpoint_engine
+        writer.save = keep
         try:
             self.wrapped.save_checkpoint(folder, tag=tag, save_latest=False)
         finally:
             del writer.save
-        if faults:
-            raise OSError("; ".join(faults))
+        return files
 
     def load(self, folder: str, tag: str) -> None:
         self.wrapped.load_checkpoint(folder, tag=tag)
@@ -267,6 +269,17 @@ def universal_copy(saved: Path, out: Path) -> str | None:
     except Exception as e:  # of whatever kind: the other ranks wait for our word
         return f"{type(e).__name__}: {e}"
     return None
+
+
+def to_host(value: Any) -> Any:
+    """A copy of nested dicts, lists and tuples, every tensor in memory of its own on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if type(value) in (dict, OrderedDict):
+        return type(value)((key, to_host(each)) for key, each in value.items())
+    if type(value) in (list, tuple):
+        return type(value)(to_host(each) for each in value)
+    return copy.deepcopy(value)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -10,12 +10,6 @@ Progress = Callable[[int], object]
 PIECE = 1 << 22  # bytes read at a time
 
 
-def sizes(folder: Path) -> dict[str, int]:
-    """{path below the folder: bytes} of every file."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
-
-
 def share(sizes: Mapping[str, int], rank: int, world_size: int) -> list[str]:
     """The files that are this rank's to read: each file is one rank's, and the large ones are dealt first."""
     return sorted(sizes, key=lambda name: (-sizes[name], name))[rank::world_size]

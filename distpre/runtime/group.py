@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -61,12 +63,23 @@ def from_rank_zero(value: Any) -> Any:
     return box[0]
 
 
-def from_all(value: Any) -> list[Any]:
-    """Every rank's object, in rank order, on every rank."""
+Aside = dist.ProcessGroup | None
+
+
+@functools.cache
+def aside() -> Aside:
+    """All ranks once more, over the CPU: for a thread whose collectives must not mix with the training's. Made by the
+    first call, which is every rank's.
+    """
+    return dist.new_group(backend="gloo", timeout=timedelta(hours=2)) if world_size() > 1 else None
+
+
+def from_all(value: Any, among: Aside = None) -> list[Any]:
+    """Every rank's object, in rank order, on every rank. among: all ranks, aside of the training."""
     if world_size() == 1:
         return [value]
     box = [None] * world_size()
-    dist.all_gather_object(box, value)
+    dist.all_gather_object(box, value, group=among)
     return box
 
 

@@ -92,7 +92,8 @@ class Screen:
             case "domains":
                 self._show_matrix(record)
             case "commit":
-                self.say(f"committed step {record['step']} in {record['seconds']:.1f} s")
+                seconds, waited = record["seconds"], record["waited"]
+                self.say(f"committed step {record['step']} in {seconds:.1f} s, {waited:.2f} s of them training's")
             case "note":
                 self.say(record["text"])
             case "done":

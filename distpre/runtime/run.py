@@ -19,6 +19,7 @@ from distpre.recipe import Recipe
 from distpre.recipe.stages import stages
 from distpre.runtime import build, commit, group
 from distpre.runtime.commit import Commit
+from distpre.runtime.committer import Committer
 from distpre.runtime.domains import Domains, check_stages, earlier_records, is_over, not_over_after, training_source
 from distpre.runtime.evaluation import Evaluation, record
 from distpre.runtime.folder import RunFolder
@@ -97,6 +98,7 @@ class Run:
         if self.recipe.evaluate:
             self.evaluation = Evaluation.of(self.recipe, self.engine.wrapped, views, self.note, alive=stop)
         self.domains = Domains(self.stages, self.stage, self.engine.wrapped, views, self.note, stop)
+        self.committer = Committer(recipe.run.dir, self.recipe.train.keep)
         self.step = self.evaluated = self.committed = self.skipped = 0
 
     @property
@@ -190,6 +192,8 @@ class Run:
         self.loader.consumed(batch)
         result.log |= {k: torch.tensor(v) for k, v in self.remembered.observe(batch, result).items()}
         self.step += 1
+        if self.committer.is_written():
+            self.settle()
         if self.due(self.recipe.train.log_every) or self.step == 1:
             self.record("step", **self.meter.figures(self.step), **averaged(result), **self.engine.figures())
 
@@ -217,31 +221,42 @@ class Run:
             self.evaluated = self.step
 
     def commit(self, *, final: bool = False) -> None:
-        """Commits. One that cannot be written is noted and training goes on to the next: what could be lost is work
-        that is not done yet. A final one (of a stage or before a stop) raises CheckpointError.
+        """Commits in the background. One that cannot be written is noted and training goes on to the next: what could
+        be lost is work that is not done yet. A final one (of a stage or before a stop) is waited for, and raises
+        CheckpointError.
         """
-        began = time.monotonic()
+        self.settle()
+        state = {"data": self.loader.state_dict()}
         try:
-            kept = commit.save(
-                self.recipe.run.dir,
-                self.engine,
-                step=self.step,
-                state={"data": self.loader.state_dict()},
-                memories=self._memories(),
-                keep=self.recipe.train.keep,
-            )
+            self.committer.begin(self.engine, self.step, state, self._memories())
         except CheckpointError as e:
             if final:
                 raise
-            self.note(f"{e} Training goes on from step {self.step} and commits again when the next one is due.")
+            self._go_on_without(e)
+        if final:
+            self.settle(final=True)
+
+    def settle(self, *, final: bool = False) -> None:
+        """Waits for the commit in flight, if there is one, and tells of it."""
+        try:
+            written = self.committer.settle()
+        except CheckpointError as e:
+            if final:
+                raise
+            self._go_on_without(e)
             return
-        self.committed = self.step
-        self.record("commit", step=self.step, seconds=time.monotonic() - began, path=str(kept.path))
+        if written is not None:
+            self.committed, path = written.commit.step, str(written.commit.path)
+            self.record("commit", step=self.committed, seconds=written.seconds, waited=written.waited, path=path)
+
+    def _go_on_without(self, why: CheckpointError) -> None:
+        self.note(f"{why} Training goes on from step {self.step} and commits again when the next one is due.")
 
     def finish(self) -> None:
         """The last evaluation and commit, where the intervals did not fall on the last step; what the stage leaves."""
         if self.evaluated != self.step or not self.meter.moved(self.step):
             self.evaluate()
+        self.settle()
         if self.committed != self.step:
             self.commit(final=True)
         if self.stage.name and not is_over(self.folder.path, self.stage):
@@ -279,6 +294,7 @@ class Run:
         self.sink(record)
 
     def close(self) -> None:
+        self.committer.close()
         self.loader.close()
         if self.evaluation is not None:
             self.evaluation.close()

@@ -44,9 +44,9 @@ class SampleState:
         return total(known.to(ordinals.device))[asked]
 
     def parts(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """(tensors, metadata) of this rank's file in a commit; a copy, so that it may be written later."""
+        """(tensors, metadata) of this rank's file in a commit."""
         facts = {"first": str(self.first), "size": str(self.size), "digest": self.digest}
-        return {"values": self.values.clone()}, facts | {"columns": ",".join(self.columns)}
+        return {"values": self.values}, facts | {"columns": ",".join(self.columns)}
 
     def load(self, files: list[Path]) -> None:
         """Takes this rank's rows out of the parts that a commit holds, from any number of ranks.

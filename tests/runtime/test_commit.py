@@ -7,6 +7,7 @@ import torch
 
 from distpre.errors import CheckpointError
 from distpre.runtime import commit
+from distpre.runtime.committer import Committer
 from tests.ranks import ranks
 
 
@@ -23,6 +24,13 @@ def an_engine(zero: int, start: float = 14.0):
     tower = Tower(OpenClipImage(config=config, embed_dim=8))
     model = Model({"image": tower}, {"image": "image"}, {"logit": LogitScale(start)}, "fp32")
     return Engine(model, lr=Constant(0.1), steps=10, zero=zero, clip=1.0, weight_decay=0.1)
+
+
+def save(run_dir, engine, *, step: int, state: dict, keep: int, memories: dict = commit.NONE) -> commit.Commit:
+    """A commit that is waited for."""
+    committer = Committer(run_dir, keep)
+    committer.begin(engine, step, state, memories)
+    return committer.settle().commit
 
 
 def updates(engine, first: int, last: int) -> None:
@@ -45,12 +53,15 @@ def straight(zero: int):
 
 
 def broken_off(zero: int, run_dir: str):
-    """Three updates and a commit in one engine, the rest in a fresh one that resumed."""
+    """Three updates in one engine, and two more while their commit is written; these two again in a fresh one."""
     from distpre.runtime import group
 
     engine = an_engine(zero)
     updates(engine, 0, 3)
-    commit.save(run_dir, engine, step=3, state={"data": {"cursor": 12}}, keep=2)
+    committer = Committer(run_dir, keep=2)
+    committer.begin(engine, 3, {"data": {"cursor": 12}}, {})
+    updates(engine, 3, 5)
+    committer.settle()
     resumed = an_engine(zero, start=3.0)
     state = commit.load(commit.newest(run_dir), resumed)
     assert state["data"] == {"cursor": 12} and state["step"] == 3
@@ -78,7 +89,7 @@ def test_whole_weights_beside_the_shards_equal_the_engines(tmp_path):
 def broken_off_weights(run_dir: str):
     engine = an_engine(3)
     updates(engine, 0, 2)
-    commit.save(run_dir, engine, step=2, state={}, keep=2)
+    save(run_dir, engine, step=2, state={}, keep=2)
     return engine.full_weights()
 
 
@@ -106,7 +117,7 @@ def test_stage_zero_resumes_at_another_world_size(tmp_path):
 def save_one(zero: int, run_dir: str) -> None:
     engine = an_engine(zero)
     updates(engine, 0, 1)
-    commit.save(run_dir, engine, step=1, state={}, keep=2)
+    save(run_dir, engine, step=1, state={}, keep=2)
 
 
 def load_one(zero: int, run_dir: str) -> int:
@@ -168,7 +179,7 @@ def test_pruning_keeps_the_newest_and_removes_what_a_crash_left(tmp_path):
 def save_many(run_dir: str) -> None:
     engine = an_engine(0)
     for step in (1, 2, 3):
-        commit.save(run_dir, engine, step=step, state={}, keep=2)
+        save(run_dir, engine, step=step, state={}, keep=2)
 
 
 def remembering(run_dir: str, world: int):
@@ -179,7 +190,7 @@ def remembering(run_dir: str, world: int):
     engine, queue = an_engine(0), Queue(6)
     if world == 2:
         queue.push(torch.eye(4)[2 * group.rank() :][:2] + group.rank(), torch.ones(2, dtype=torch.bool))
-        commit.save(run_dir, engine, step=1, state={}, keep=2, memories={"match.bank": queue})
+        save(run_dir, engine, step=1, state={}, keep=2, memories={"match.bank": queue})
     found = Queue(6)
     commit.load(commit.newest(run_dir), engine, {"match.bank": found})
     return sorted(group.gathered(found.columns(torch.zeros(1, 4)).vectors).tolist()), found.pushed

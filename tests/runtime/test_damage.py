@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import torch
 from distpre import checkpoint
 from distpre.errors import CheckpointError
 from distpre.runtime import commit
+from distpre.runtime.committer import Committer
 from tests.ranks import ranks
-from tests.runtime.test_commit import an_engine, updates
+from tests.runtime.test_commit import an_engine, save, updates
 
 RECIPE = str(Path(__file__).parents[2] / "recipes/quickstart.yaml") + ":small"
 
@@ -28,20 +30,22 @@ class Files:
     zero: int = 0
     refuse: int = 0
 
-    def save(self, folder: str, tag: str) -> None:
+    def snapshot(self, folder: str, tag: str) -> dict:
         from distpre.runtime import group
 
-        Path(folder, tag).mkdir(exist_ok=True)
-        Path(folder, tag, f"part-{group.rank()}").write_bytes(os.urandom(1000))
-        if self.refuse:
-            raise OSError(self.refuse, os.strerror(self.refuse))
+        def write(path: Path) -> None:
+            path.write_bytes(os.urandom(1000))
+            if self.refuse:
+                raise OSError(self.refuse, os.strerror(self.refuse))
+
+        return {f"part-{group.rank()}": write}
 
     def full_weights(self) -> dict[str, torch.Tensor]:
         return {"w": torch.randn(64)}
 
 
 def saved(folder, *steps: int, keep: int = 9) -> list[commit.Commit]:
-    return [commit.save(folder, Files(), step=step, state={}, keep=keep) for step in steps]
+    return [save(folder, Files(), step=step, state={}, keep=keep) for step in steps]
 
 
 def flipped(file: Path) -> None:
@@ -111,7 +115,7 @@ def commits_whole(folder) -> list[commit.Commit]:
     return [c for c in commit.commits(folder) if not commit.faults(c)]
 
 
-def refused_on_one(run_dir: str, where: str) -> list[str]:
+def refused_on_one(run_dir: str) -> list[str]:
     """Commits 1, 2 and 3; the second cannot be written on rank 1. Returns what this rank heard."""
     from distpre.runtime import group
     from distpre.runtime.engine import join_group
@@ -119,10 +123,9 @@ def refused_on_one(run_dir: str, where: str) -> list[str]:
     join_group()
     heard = []
     for step in (1, 2, 3):
-        engine = Files(refuse=errno.ENOSPC if step == 2 and where == "engine" and group.rank() == 1 else 0)
-        memories = {"queue": Full()} if step == 2 and where == "memory" else {}
+        engine = Files(refuse=errno.ENOSPC if step == 2 and group.rank() == 1 else 0)
         try:
-            commit.save(run_dir, engine, step=step, state={}, keep=9, memories=memories)
+            save(run_dir, engine, step=step, state={}, keep=9)
         except CheckpointError as e:
             heard.append(e.what)
             assert not commit.faults(commit.newest(run_dir)) and commit.newest(run_dir).step == 1
@@ -131,19 +134,9 @@ def refused_on_one(run_dir: str, where: str) -> list[str]:
     return heard
 
 
-class Full:
-    def parts(self):
-        from distpre.runtime import group
-
-        if group.rank() == 1:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return {"x": torch.ones(1)}, {}
-
-
 @pytest.mark.cluster
-@pytest.mark.parametrize("where", ["engine", "memory"])
-def test_a_full_disk_on_one_rank_is_heard_by_all_and_costs_only_that_commit(where, tmp_path):
-    heard = ranks(3).run(refused_on_one, str(tmp_path), where)
+def test_a_full_disk_on_one_rank_is_heard_by_all_and_costs_only_that_commit(tmp_path):
+    heard = ranks(3).run(refused_on_one, str(tmp_path))
     assert heard[0] == heard[1] == heard[2] and len(heard[0]) == 1
     assert "rank 1: [Errno 28] No space left on device" in heard[0][0] and "step-00000002" in heard[0][0]
     assert [c.step for c in commits_whole(tmp_path)] == [1, 3]
@@ -155,14 +148,14 @@ def out_of_room(run_dir: str, zero: int) -> str:
 
     engine = an_engine(zero)
     updates(engine, 0, 1)
-    commit.save(run_dir, engine, step=1, state={}, keep=9)
+    save(run_dir, engine, step=1, state={}, keep=9)
     if group.rank() == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
     with pytest.raises(CheckpointError) as error:
-        commit.save(run_dir, engine, step=2, state={}, keep=9)
+        save(run_dir, engine, step=2, state={}, keep=9)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     updates(engine, 1, 2)
-    commit.save(run_dir, engine, step=2, state={}, keep=9)
+    save(run_dir, engine, step=2, state={}, keep=9)
     return error.value.what
 
 
@@ -170,8 +163,30 @@ def out_of_room(run_dir: str, zero: int) -> str:
 @pytest.mark.parametrize("zero", [1, 3])
 def test_deepspeeds_ranks_do_not_wait_for_the_one_that_cannot_write(zero, tmp_path):
     heard = ranks(2).run(out_of_room, str(tmp_path), zero)
-    assert heard[0] == heard[1] and "rank 1: " in heard[0] and "optim_states.pt" in heard[0]
+    assert heard[0] == heard[1] and "rank 1: " in heard[0] and "_states.pt" in heard[0]
     assert [c.step for c in commits_whole(tmp_path)] == [1, 2]
+
+
+def test_training_goes_on_while_a_commit_is_written(tmp_path):
+    slow = Slow()
+    committer = Committer(tmp_path, keep=2)
+    committer.begin(slow, 1, {}, {})
+    assert not committer.is_written() and commit.newest(tmp_path) is None
+    slow.disk.set()
+    written = committer.settle()
+    assert written.commit == commit.newest(tmp_path) and written.waited < written.seconds
+    assert committer.settle() is None
+
+
+class Slow(Files):
+    """Its disk takes nothing until it is set."""
+
+    def __init__(self):
+        super().__init__()
+        self.disk = threading.Event()
+
+    def snapshot(self, folder: str, tag: str) -> dict:
+        return {"part-0": lambda path: self.disk.wait(60) and path.write_bytes(b"x")}
 
 
 def test_a_folder_that_cannot_be_made_is_a_commit_that_failed(tmp_path):
@@ -203,7 +218,7 @@ def test_verify_tells_what_is_damaged_by_status_and_line(tmp_path, monkeypatch, 
 
 def shares_read(run_dir: str) -> tuple[list[str], list[str]]:
     """The files that this rank hashed at writing and at verifying."""
-    from distpre.runtime import fingerprint
+    from distpre.runtime import committer, fingerprint
     from distpre.runtime.engine import join_group
 
     join_group()
@@ -213,8 +228,8 @@ def shares_read(run_dir: str) -> tuple[list[str], list[str]]:
         read.append(file.name)
         return sha256(file, *rest)
 
-    fingerprint.sha256 = commit.sha256 = counted
-    saved_one = commit.save(run_dir, Files(), step=1, state={}, keep=2)
+    fingerprint.sha256 = committer.sha256 = counted
+    saved_one = save(run_dir, Files(), step=1, state={}, keep=2)
     written, read[:] = list(read), []
     assert not commit.faults(saved_one)
     return written, read
@@ -245,19 +260,21 @@ def trained(folder: str, refused: list[int]) -> tuple[list[str], str]:
         prepare(recipe, print)
     join_group()
     group.wait_for_all()
-    save, write = Engine.save, Reporter.write
+    snapshot, write = Engine.snapshot, Reporter.write
 
-    def full(self: Engine, to: str, tag: str) -> None:
-        save(self, to, tag)
-        if group.rank() == 1 and int(Path(to).name[5:]) in refused:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def refuse(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full(self: Engine, to: str, tag: str) -> dict:
+        files = snapshot(self, to, tag)
+        return {**files, "more": refuse} if group.rank() == 1 and int(Path(to).name[5:]) in refused else files
 
     def full_too(self: Reporter, record: dict) -> None:
         if record["kind"] == "step" and record["step"] in refused[:1]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(self, record)
 
-    Engine.save, Reporter.write = full, full_too
+    Engine.snapshot, Reporter.write = full, full_too
     told = []
     try:
         train(recipe, sink=told.append, stop=lambda: None)
@@ -275,7 +292,7 @@ def test_a_run_goes_on_over_commits_that_fail_and_takes_up_the_newest_whole_one(
     run = tmp_path / "run"
     (told, raised), (_, other) = ranks(2).run(trained, str(tmp_path), [4, 6])
     assert raised == other and "step-00000006 could not be written (rank 1: [Errno 28]" in raised
-    assert sum("Training goes on from step 4" in text for text in told) == 1
+    assert sum("step-00000004 could not be written" in text and "Training goes on" in text for text in told) == 1
     assert sum("metrics.jsonl" in text and "No space left" in text for text in told) == 1
     assert steps_of(run) == [2]
     ranks(2).run(trained, str(tmp_path), [])

@@ -91,7 +91,7 @@ def test_4_2_3_1_4_workers_with_kills_between_are_the_unbroken_run(zero, tmp_pat
 
 def resaved(run_dir: str, zero: int, fresh: bool) -> None:
     from distpre.runtime import commit
-    from tests.runtime.test_commit import an_engine, updates
+    from tests.runtime.test_commit import an_engine, save, updates
 
     engine = an_engine(zero)
     if fresh:
@@ -99,7 +99,7 @@ def resaved(run_dir: str, zero: int, fresh: bool) -> None:
     else:
         commit.load(commit.newest(run_dir), engine)
     step = 3 if fresh else commit.newest(run_dir).step + 1
-    commit.save(run_dir, engine, step=step, state={}, keep=9)
+    save(run_dir, engine, step=step, state={}, keep=9)
 
 
 @pytest.mark.cluster

@@ -74,9 +74,11 @@ def test_elsewhere_than_on_a_terminal_a_step_is_one_plain_line():
 
 
 def test_a_terminal_keeps_one_live_line_and_lets_others_stay():
-    text = shown(STEP, {**STEP, "step": 20}, {"kind": "commit", "step": 20, "seconds": 0.5, "path": "p"}, terminal=True)
+    text = shown(
+        STEP, {**STEP, "step": 20}, {"kind": "commit", "step": 20, "seconds": 0.5, "waited": 0.02}, terminal=True
+    )
     assert "step 20/100" in text and "\x1b" in text
-    assert "committed step 20 in 0.5 s\n" in text.replace("\r\n", "\n")
+    assert "committed step 20 in 0.5 s, 0.02 s of them training's\n" in text.replace("\r\n", "\n")
 
 
 def test_evaluation_is_short_at_intervals_and_a_table_at_the_end():

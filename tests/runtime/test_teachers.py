@@ -7,6 +7,7 @@ from torch import nn
 from distpre.runtime import commit
 from distpre.schedule import Constant, Linear
 from tests.ranks import ranks
+from tests.runtime.test_commit import save
 from tests.runtime.test_update import BATCH, Net, global_views
 
 STEPS = 5
@@ -128,7 +129,7 @@ def straight(zero: int):
 def broken_off(zero: int, run_dir: str):
     engine = an_engine(zero)
     train(engine, 0, 3)
-    commit.save(run_dir, engine, step=3, state={}, keep=2)
+    save(run_dir, engine, step=3, state={}, keep=2)
     resumed = an_engine(zero)
     train(resumed, 0, 1)  # elsewhere, so that what is not restored shows
     commit.load(commit.newest(run_dir), resumed)
