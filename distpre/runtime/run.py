@@ -277,8 +277,12 @@ class Run:
 
     def quarantine(self, line: dict[str, Any]) -> None:
         """A sample that could not be read: every rank appends its own lines to the ledger."""
-        with open(Path(self.recipe.run.dir, "quarantine.jsonl"), "a") as ledger:
-            ledger.write(json.dumps(line) + "\n")
+        try:
+            with open(Path(self.recipe.run.dir, "quarantine.jsonl"), "a") as ledger:
+                ledger.write(json.dumps(line) + "\n")
+        except OSError as e:  # a full disk ends a run in commit(), not here
+            ledger = f"{self.recipe.run.dir}/quarantine.jsonl"
+            self.note(f"A line of {ledger} could not be written ({e}): {json.dumps(line)}")
 
     def record(self, kind: str, **facts: Any) -> None:
         self.emit({"kind": kind, **facts})
