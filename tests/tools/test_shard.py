@@ -88,6 +88,19 @@ def test_shards_of_other_rows_or_size_are_not_mixed_in(tmp_path, rows, size):
     assert _tars(tmp_path) == before
 
 
+def test_rows_that_differ_in_the_middle_of_a_large_array_are_other_rows(tmp_path):
+    row = np.zeros(5000)
+    writer.write_shards(tmp_path, "train", [(row, 1)], _letter, shard_samples=1)
+    writer.write_shards(tmp_path, "train", [(row.copy(), 1)], _letter, shard_samples=1)
+    row[2500] = 1
+    with pytest.raises(DataError, match="other rows"):
+        writer.write_shards(tmp_path, "train", [(row, 1)], _letter, shard_samples=1)
+
+
+def _letter(row: object) -> dict[str, bytes]:
+    return {"txt": b"a"}
+
+
 def test_the_sums_are_those_of_sha256sum(tmp_path):
     writer.write_shards(tmp_path, "train", list(range(5)), _letters, shard_samples=2)
     checked = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=tmp_path, capture_output=True, text=True)
