@@ -11,6 +11,7 @@ ENCODERS = {
     "efficientnet1d": "distpre.towers.encoders.signal:EfficientNet1d",  # signals (Abbaspourazad et al. 2024)
     "resnet1d": "distpre.towers.encoders.signal:ResNet1d",  # signals
     "vit1d": "distpre.towers.encoders.signal:ViT1d",  # signals, timm's ViT in patches of time
+    "dilated1d": "distpre.towers.encoders.dilated:Dilated1d",  # signals, a vector a time step (TS2Vec, COMET)
     "features": "distpre.towers.encoders.features:Features",  # vectors as they are, for a head
     "point_patches": "distpre.towers.encoders.points:PointPatches",  # shapes (Point-BERT, OpenShape)
 }
@@ -18,6 +19,7 @@ ENCODERS = {
 HEADS = {
     "linear": "distpre.towers.heads.projection:Linear",  # one matrix
     "mlp": "distpre.towers.heads.projection:Mlp",  # layers with GELU between
+    "side_by_side": "distpre.towers.heads.projection:SideBySide",  # every time step of a tap (COMET)
 }
 
 TEACHERS = {

@@ -12,6 +12,7 @@ CONTENTS = {
     "auto_augment": "distpre.views.image:AutoAugment",  # Cubuk et al. 2019
     "to_tensor": "distpre.views.image:ToTensor",  # floats, normalised, channels first
     "cut_out": "distpre.views.signal:CutOut",  # of a signal: a stretch becomes 0
+    "mask_steps": "distpre.views.signal:MaskSteps",  # of a signal: stretches masked in the encoder (TS2Vec)
     "magnitude_warp": "distpre.views.signal:MagnitudeWarp",  # of a signal: times a smooth curve
     "gaussian_noise": "distpre.views.signal:GaussianNoise",  # of a signal, in shares of its deviation
     "channel_permute": "distpre.views.signal:ChannelPermute",

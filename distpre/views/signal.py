@@ -33,6 +33,24 @@ class CutOut:
 
 
 @dataclass(frozen=True)
+class MaskSteps:
+    """`count` stretches of `share` of the time, anywhere, overlaps allowed, are masked in every channel: no numbers.
+
+    For an encoder that takes NaN as masked (dilated1d): 5 stretches of a tenth are TS2Vec's "continuous" mask.
+    """
+
+    count: int = 5
+    share: float = 0.1
+
+    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+        length = max(1, int(self.share * x.shape[1]))
+        out = x.copy()
+        for start in rng.integers(x.shape[1] - length + 1, size=self.count):
+            out[:, start : start + length] = np.nan
+        return out
+
+
+@dataclass(frozen=True)
 class MagnitudeWarp:
     """With probability p, each channel is multiplied by a curve through `knots` even points drawn from `scale`.
 

@@ -13,6 +13,7 @@ from distpre.views.signal import (
     CutOut,
     GaussianNoise,
     MagnitudeWarp,
+    MaskSteps,
     MiddleSegment,
     OneSegment,
     RandomSegment,
@@ -52,6 +53,16 @@ def test_cut_out_empties_one_stretch_of_all_channels(low, more, seed):
     assert ((out == X + 2) | gone).all()
     assert round(400 * low) <= gone.sum() <= round(400 * (low + more)) + 1
     assert np.diff(np.flatnonzero(gone)).max(initial=1) == 1
+
+
+def test_masked_steps_have_no_numbers_in_any_channel_and_the_rest_is_left():
+    """Five stretches of a tenth, overlapping where they fall: 1 - 0.9^5 = 41 % away from the ends."""
+    out = [MaskSteps()(X, _rng(seed)) for seed in range(200)]
+    gone = np.isnan(out)
+    assert (gone.all(1) == gone.any(1)).all() and ((out == X) | gone).all() and not np.isnan(X).any()
+    assert (
+        0.38 < gone[..., 100:300].mean() < 0.46 and 40 <= gone.all(1).sum(1).min() and gone.all(1).sum(1).max() <= 200
+    )
 
 
 def test_magnitude_warp_multiplies_by_a_smooth_curve_within_its_scale():
