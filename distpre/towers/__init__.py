@@ -7,6 +7,7 @@ ENCODERS = {
     "open_clip_image": "distpre.towers.encoders.open_clip:OpenClipImage",  # open_clip image towers, by model or config
     "open_clip_text": "distpre.towers.encoders.open_clip:OpenClipText",  # open_clip text towers, by model or config
     "timm": "distpre.towers.encoders.timm:Timm",  # any timm vision model, by name
+    "timm_stem1d": "distpre.towers.encoders.timm:TimmStem1d",  # signals through a timm ViT (MoRE)
     "transformers_text": "distpre.towers.encoders.transformers:TransformersText",  # any transformers encoder
     "efficientnet1d": "distpre.towers.encoders.signal:EfficientNet1d",  # signals (Abbaspourazad et al. 2024)
     "resnet1d": "distpre.towers.encoders.signal:ResNet1d",  # signals

@@ -17,6 +17,7 @@ CONTENTS = {
     "gaussian_noise": "distpre.views.signal:GaussianNoise",  # of a signal, in shares of its deviation
     "channel_permute": "distpre.views.signal:ChannelPermute",
     "time_warp": "distpre.views.signal:TimeWarp",  # of a signal: time runs unevenly
+    "permute_parts": "distpre.views.signal:PermuteParts",  # of a signal: parts change places
     "one_segment": "distpre.views.signal:OneSegment",  # of all segments of a participant: two views take two
     "random_segment": "distpre.views.signal:RandomSegment",  # of a signal: some neighbouring time steps
     "middle_segment": "distpre.views.signal:MiddleSegment",

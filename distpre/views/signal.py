@@ -116,6 +116,24 @@ class TimeWarp:
 
 
 @dataclass(frozen=True)
+class PermuteParts:
+    """With probability p, the signal is cut into `parts` equal ones and they change places, alike in every channel.
+
+    What does not divide stays at the end. MoRE (2024); its released code draws an order for each channel.
+    """
+
+    p: float
+    parts: int = 4
+
+    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+        if rng.random() >= self.p:
+            return x
+        length = x.shape[1] // self.parts
+        parts = [x[:, i * length : (i + 1) * length] for i in rng.permutation(self.parts)]
+        return np.concatenate([*parts, x[:, self.parts * length :]], axis=1)
+
+
+@dataclass(frozen=True)
 class OneSegment:
     """(segments, channels, time) -> (channels, time): of a random order of the segments, the one at `place`.
 

@@ -16,6 +16,7 @@ from distpre.views.signal import (
     MaskSteps,
     MiddleSegment,
     OneSegment,
+    PermuteParts,
     RandomSegment,
     TimeWarp,
     _curve,
@@ -90,6 +91,15 @@ def test_permuted_channels_are_the_same_channels():
     assert sorted(map(tuple, out)) == sorted(map(tuple, X))
     orders = {tuple((out := ChannelPermute(1.0)(X, _rng(s)))[:, 5].tolist()) for s in range(100)}
     assert len(orders) == 6 and len(out) == 3
+
+
+def test_permuted_parts_keep_the_channels_in_step():
+    """The released code of MoRE draws each lead's order by itself, which takes their timing apart."""
+    clock = np.tile(np.arange(14.0), (3, 1))
+    out = [PermuteParts(1.0)(clock, _rng(seed)) for seed in range(100)]
+    assert all((x == x[0]).all() and sorted(x[0]) == clock[0].tolist() and x[0, 12:].tolist() == [12, 13] for x in out)
+    assert len({tuple(x[0]) for x in out}) > 20 and all((np.diff(x[0, :12].reshape(4, 3)) == 1).all() for x in out)
+    assert abs(sum((PermuteParts(0.3)(X, _rng(s)) != X).any() for s in range(600)) - 180 * 23 / 24) < 45
 
 
 @given(knots=st.integers(1, 12), shift=st.floats(0.01, 0.9), seed=st.integers(0, 1000))
