@@ -13,6 +13,7 @@ ENCODERS = {
     "resnet1d": "distpre.towers.encoders.signal:ResNet1d",  # signals
     "vit1d": "distpre.towers.encoders.signal:ViT1d",  # signals, timm's ViT in patches of time
     "dilated1d": "distpre.towers.encoders.dilated:Dilated1d",  # signals, a vector a time step (TS2Vec, COMET)
+    "st_gcn": "distpre.towers.encoders.skeleton:StGcn",  # motion at the joints of a body (UniMTS)
     "features": "distpre.towers.encoders.features:Features",  # vectors as they are, for a head
     "point_patches": "distpre.towers.encoders.points:PointPatches",  # shapes (Point-BERT, OpenShape)
 }

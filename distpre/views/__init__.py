@@ -29,6 +29,10 @@ CONTENTS = {
     "tilt": "distpre.views.points:Tilt",  # of points, a little about every axis
     "drop_colour": "distpre.views.points:DropColour",  # of points: all grey
     "point_channels": "distpre.views.points:PointChannels",  # places, normals, colours
+    "rotate_joints": "distpre.views.skeleton:RotateJoints",  # of a body: each sensor worn otherwise
+    "keep_joints": "distpre.views.skeleton:KeepJoints",  # of a body: some joints, the others zeros
+    "only_joints": "distpre.views.skeleton:OnlyJoints",  # of a body: these joints
+    "repeat_to": "distpre.views.skeleton:RepeatTo",  # of a signal: first steps, or again from the start
     "one_of": "distpre.views.text:OneOf",  # one caption of several
     "eda": "distpre.views.text:Eda",  # words replaced, inserted, swapped or deleted
     "tokenize": "distpre.views.text:Tokenize",  # text to token ids
