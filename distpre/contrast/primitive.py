@@ -13,7 +13,7 @@ from torch import Tensor
 from distpre.contrast import layout as layouts
 from distpre.contrast.block import Block, Contrast, Direction
 from distpre.contrast.forms import FORMS, Form
-from distpre.contrast.sample import within_sample
+from distpre.contrast.sample import at_each_place, within_sample
 from distpre.contrast.similarity import Dot, Similarity
 from distpre.contrast.sweep import Job, sweep
 from distpre.contrast.targets import NoPair, OwnPair, Targets
@@ -33,7 +33,7 @@ def contrast(
     similarity: Similarity = Dot(),  # noqa: B008
     form: Literal["softmax", "sigmoid"] = "softmax",
     both_ways: bool = True,
-    within: Literal["batch", "rank", "sample"] = "batch",
+    within: Literal["batch", "rank", "sample", "place"] = "batch",
     banks: Sequence[Block] = (),
     column_banks: Sequence[Block] = (),
     private: Tensor | None = None,
@@ -44,7 +44,8 @@ def contrast(
 
     scale, bias: [1]; logit = scale * similarity + bias + log-weights. Row k and column k of a rank are a pair.
     both_ways: also each column over all rows. within: whose columns a row meets: everyone's, this rank's, or, with
-    vectors (n, r, d) and (n, c, d), its own sample's; then results are (n, r) and (n, c) and nothing is gathered.
+    vectors (n, r, d) and (n, c, d), its own sample's; then results are (n, r) and (n, c) and nothing is gathered; or
+    "place", with (n, t, d) and (m, t, d): everyone's, at the same place (time step); results (n, t) and (m, t).
     banks, column_banks: more negatives for rows and for columns: each rank's shard, never gathered, no gradient.
     private: (n, m, d) more negatives for each row alone, no gradient.
     layout: "auto" (the cost model of layout.choose), "RxC" or "ring". keep_bytes: logits are kept for the backward
@@ -57,6 +58,8 @@ def contrast(
     kind = FORMS[form]
     if within == "sample":
         return within_sample(rows, columns, scale, bias, targets, similarity, kind)
+    if within == "place":
+        return at_each_place(rows, columns, scale, bias, targets, similarity, kind, both_ways)
     job = Job(rows, columns, targets, similarity, kind, both_ways, keep_bytes, _laid(rows, columns, within, layout))
     by_row, by_column = sweep(job, scale, bias)
     if job.own_outside:

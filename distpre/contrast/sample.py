@@ -1,6 +1,11 @@
-"""Within a sample: its r rows against its own c columns (cells, frames, tokens). Dense, because r by c is small."""
+"""Contrasts of samples that are sequences (cells, frames, tokens): within one sample, and place by place across them.
+
+Dense: r by c of a sample's own vectors, n by B of a place's, are small.
+"""
 
 from __future__ import annotations
+
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +14,7 @@ from distpre.contrast.block import Block, Contrast, Direction
 from distpre.contrast.forms import Form
 from distpre.contrast.similarity import Similarity
 from distpre.contrast.targets import Side, Targets
+from distpre.runtime import group
 
 
 def within_sample(
@@ -37,6 +43,50 @@ def within_sample(
     by_row = said.log_weight.to(kind).masked_fill(~there, -torch.inf)
     by_column = by_row if said.column_log_weight is None else said.column_log_weight.masked_fill(~there, -torch.inf)
     return Contrast(*(_direction(logits, w, keep, own, form, dim) for w, dim in ((by_row, -1), (by_column, -2))))
+
+
+def at_each_place(
+    rows: Block,
+    columns: Block,
+    scale: Tensor,
+    bias: Tensor | None,
+    targets: Targets,
+    similarity: Similarity,
+    form: Form,
+    both_ways: bool,
+) -> Contrast:
+    """vectors (n, t, d) and (m, t, d): place k of a row meets place k of the columns of all ranks; (n, t), (m, t).
+
+    Facts, presence and log-weights are the samples'. Holds every rank's columns and t·n·B logits.
+    """
+    rest = (scale, bias, targets, similarity, form)
+    mine = [replace(block, place=block.index(group.rank())) for block in (rows, columns)]
+    by_row = within_sample(_by_place(mine[0]), _by_place(_of_all(mine[1])), *rest).rows
+    by_column = within_sample(_by_place(_of_all(mine[0])), _by_place(mine[1]), *rest).columns if both_ways else None
+    return Contrast(*(d and _by_sample(d) for d in (by_row, by_column)))
+
+
+def _of_all(block: Block) -> Block:
+    weight = None if block.log_weight is None else group.gathered(block.log_weight)
+    return Block(
+        group.gathered_with_gradient(block.vectors),
+        {name: group.gathered(fact) for name, fact in block.facts.items()},
+        group.gathered(block.there().to(torch.uint8)).bool(),
+        weight,
+        group.gathered(block.place),
+    )
+
+
+def _by_place(block: Block) -> Block:
+    """(n, t, d) -> (t, n, d); what is known of the samples is the same at every place."""
+    known = {name: fact[None] for name, fact in block.facts.items()}
+    weight = None if block.log_weight is None else block.log_weight[None]
+    return Block(block.vectors.transpose(0, 1), known, block.there()[None], weight, block.place[None])
+
+
+def _by_sample(direction: Direction) -> Direction:
+    shape = direction.best.shape
+    return Direction(*(getattr(direction, f.name).expand(shape).T for f in fields(direction)))
 
 
 def _direction(logits: Tensor, log_weight: Tensor, keep: Tensor, own: Tensor, form: Form, dim: int) -> Direction:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distpre.runtime.group import gathered, rank, total, world_size
+from distpre.runtime.group import first_row, gathered, gathered_with_gradient, total, world_size
 from distpre.types import Step, TermResult
 
 TILE = 4096  # candidates compared at once
@@ -36,7 +36,7 @@ class KoLeo:
     def _view(self, step: Step, view: str) -> tuple[Tensor, Tensor]:
         x, there = step.student[view].vector, step.batch.present_in(view)
         if self.within == "batch":
-            every, first = _Gathered.apply(x), _before(x)
+            every, first = gathered_with_gradient(x), first_row(x)
             known = gathered(there)
         else:
             every, first, known = x, 0, there
@@ -64,23 +64,3 @@ def nearest(x: Tensor, every: Tensor, there: Tensor, first: int) -> tuple[Tensor
         place = torch.where(score > best, start + at, place)
         best = torch.maximum(best, score)
     return place, best > -torch.inf
-
-
-def _before(x: Tensor) -> int:
-    """Rows of the ranks before this one."""
-    counts = gathered(torch.tensor([len(x)], device=x.device))
-    return int(counts[: rank()].sum())
-
-
-class _Gathered(torch.autograd.Function):
-    """(n, d) of every rank in rank order; back comes the sum over ranks of this rank's rows' gradients."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        first = _before(x)
-        ctx.mine = slice(first, first + len(x))
-        return gathered(x).clone()
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return total(gradient)[ctx.mine]

@@ -54,6 +54,29 @@ def gathered(x: Tensor) -> Tensor:
     return torch.cat([p[: int(n)] for p, n in zip(parts, counts, strict=True)])
 
 
+def first_row(x: Tensor) -> int:
+    """Rows of the ranks before this one."""
+    counts = gathered(torch.tensor([len(x)], device=x.device))
+    return int(counts[: rank()].sum())
+
+
+def gathered_with_gradient(x: Tensor) -> Tensor:
+    """As gathered; back comes the sum over ranks of the gradients of this rank's rows."""
+    return _Gathered.apply(x)
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        first = first_row(x)
+        ctx.mine = slice(first, first + len(x))
+        return gathered(x).clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return total(gradient)[ctx.mine]
+
+
 def from_rank_zero(value: Any) -> Any:
     """Rank 0's object, on every rank."""
     if world_size() == 1:

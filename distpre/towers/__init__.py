@@ -7,10 +7,13 @@ ENCODERS = {
     "open_clip_image": "distpre.towers.encoders.open_clip:OpenClipImage",  # open_clip image towers, by model or config
     "open_clip_text": "distpre.towers.encoders.open_clip:OpenClipText",  # open_clip text towers, by model or config
     "timm": "distpre.towers.encoders.timm:Timm",  # any timm vision model, by name
+    "timm_stem1d": "distpre.towers.encoders.timm:TimmStem1d",  # signals through a timm ViT (MoRE)
     "transformers_text": "distpre.towers.encoders.transformers:TransformersText",  # any transformers encoder
     "efficientnet1d": "distpre.towers.encoders.signal:EfficientNet1d",  # signals (Abbaspourazad et al. 2024)
     "resnet1d": "distpre.towers.encoders.signal:ResNet1d",  # signals
     "vit1d": "distpre.towers.encoders.signal:ViT1d",  # signals, timm's ViT in patches of time
+    "dilated1d": "distpre.towers.encoders.dilated:Dilated1d",  # signals, a vector a time step (TS2Vec, COMET)
+    "st_gcn": "distpre.towers.encoders.skeleton:StGcn",  # motion at the joints of a body (UniMTS)
     "features": "distpre.towers.encoders.features:Features",  # vectors as they are, for a head
     "point_patches": "distpre.towers.encoders.points:PointPatches",  # shapes (Point-BERT, OpenShape)
 }
@@ -18,6 +21,7 @@ ENCODERS = {
 HEADS = {
     "linear": "distpre.towers.heads.projection:Linear",  # one matrix
     "mlp": "distpre.towers.heads.projection:Mlp",  # layers with GELU between
+    "side_by_side": "distpre.towers.heads.projection:SideBySide",  # every time step of a tap (COMET)
 }
 
 TEACHERS = {

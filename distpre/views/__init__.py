@@ -12,10 +12,12 @@ CONTENTS = {
     "auto_augment": "distpre.views.image:AutoAugment",  # Cubuk et al. 2019
     "to_tensor": "distpre.views.image:ToTensor",  # floats, normalised, channels first
     "cut_out": "distpre.views.signal:CutOut",  # of a signal: a stretch becomes 0
+    "mask_steps": "distpre.views.signal:MaskSteps",  # of a signal: stretches masked in the encoder (TS2Vec)
     "magnitude_warp": "distpre.views.signal:MagnitudeWarp",  # of a signal: times a smooth curve
     "gaussian_noise": "distpre.views.signal:GaussianNoise",  # of a signal, in shares of its deviation
     "channel_permute": "distpre.views.signal:ChannelPermute",
     "time_warp": "distpre.views.signal:TimeWarp",  # of a signal: time runs unevenly
+    "permute_parts": "distpre.views.signal:PermuteParts",  # of a signal: parts change places
     "one_segment": "distpre.views.signal:OneSegment",  # of all segments of a participant: two views take two
     "random_segment": "distpre.views.signal:RandomSegment",  # of a signal: some neighbouring time steps
     "middle_segment": "distpre.views.signal:MiddleSegment",
@@ -27,6 +29,10 @@ CONTENTS = {
     "tilt": "distpre.views.points:Tilt",  # of points, a little about every axis
     "drop_colour": "distpre.views.points:DropColour",  # of points: all grey
     "point_channels": "distpre.views.points:PointChannels",  # places, normals, colours
+    "rotate_joints": "distpre.views.skeleton:RotateJoints",  # of a body: each sensor worn otherwise
+    "keep_joints": "distpre.views.skeleton:KeepJoints",  # of a body: some joints, the others zeros
+    "only_joints": "distpre.views.skeleton:OnlyJoints",  # of a body: these joints
+    "repeat_to": "distpre.views.skeleton:RepeatTo",  # of a signal: first steps, or again from the start
     "one_of": "distpre.views.text:OneOf",  # one caption of several
     "eda": "distpre.views.text:Eda",  # words replaced, inserted, swapped or deleted
     "tokenize": "distpre.views.text:Tokenize",  # text to token ids

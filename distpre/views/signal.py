@@ -33,6 +33,24 @@ class CutOut:
 
 
 @dataclass(frozen=True)
+class MaskSteps:
+    """`count` stretches of `share` of the time, anywhere, overlaps allowed, are masked in every channel: no numbers.
+
+    For an encoder that takes NaN as masked (dilated1d): 5 stretches of a tenth are TS2Vec's "continuous" mask.
+    """
+
+    count: int = 5
+    share: float = 0.1
+
+    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+        length = max(1, int(self.share * x.shape[1]))
+        out = x.copy()
+        for start in rng.integers(x.shape[1] - length + 1, size=self.count):
+            out[:, start : start + length] = np.nan
+        return out
+
+
+@dataclass(frozen=True)
 class MagnitudeWarp:
     """With probability p, each channel is multiplied by a curve through `knots` even points drawn from `scale`.
 
@@ -95,6 +113,24 @@ class TimeWarp:
         moved[1:-1] += rng.uniform(-reach, reach, self.knots)
         at = np.interp(np.arange(n), even, moved)
         return np.stack([np.interp(at, np.arange(n), channel) for channel in x]).astype(x.dtype)
+
+
+@dataclass(frozen=True)
+class PermuteParts:
+    """With probability p, the signal is cut into `parts` equal ones and they change places, alike in every channel.
+
+    What does not divide stays at the end. MoRE (2024); its released code draws an order for each channel.
+    """
+
+    p: float
+    parts: int = 4
+
+    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+        if rng.random() >= self.p:
+            return x
+        length = x.shape[1] // self.parts
+        parts = [x[:, i * length : (i + 1) * length] for i in rng.permutation(self.parts)]
+        return np.concatenate([*parts, x[:, self.parts * length :]], axis=1)
 
 
 @dataclass(frozen=True)

@@ -107,3 +107,35 @@ def test_within_a_sample_each_sample_is_a_contrast_of_its_own(rule):
     theirs = torch.autograd.grad(sum(loss(o) for o in apart), [x, y, s])
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def at_each_place(alone: bool):
+    dist.init_process_group("gloo")
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(6, 4, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    ids, present = torch.randint(3, (6,), generator=g), torch.rand(6, generator=g) > 0.2
+    mine = slice(None) if alone else slice(0, 2) if dist.get_rank() == 0 else slice(2, 6)
+    s, weight = torch.tensor([2.0], dtype=torch.float64, requires_grad=True), torch.rand(6, 4, generator=g)
+    x, y = (v[mine].clone().requires_grad_() for v in (x, y))
+    rows, columns = (Block(v, {"class": ids[mine]}, present[mine]) for v in (x, y))
+    out = contrast(rows, columns, s, targets=SameId("class"), within="place")
+    loss = (weight[mine] * (out.rows.loss() + 3 * out.columns.loss())).sum()
+    places = [
+        contrast(
+            *(Block(v[:, k], b.facts, b.present) for v, b in ((x, rows), (y, columns))), s, targets=SameId("class")
+        )
+        for k in range(4)
+    ]
+    apart = sum((weight[mine, k] * (p.rows.loss() + 3 * p.columns.loss())).sum() for k, p in enumerate(places))
+    return [[v.detach(), *torch.autograd.grad(v, [x, y, s])] for v in (loss, apart)]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("world", [1, 2])
+def test_at_each_place_each_place_is_a_contrast_of_all_ranks(world):
+    found = ranks(world).run(at_each_place, world == 1)
+    for ours, theirs in found:
+        torch.testing.assert_close(ours[1:3], theirs[1:3], rtol=1e-10, atol=1e-12)
+    for i in (0, 3):  # the loss, and the scale's gradient, of which ranks hold other shares
+        ours, theirs = (sum(rank[way][i] for rank in found) for way in (0, 1))
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)

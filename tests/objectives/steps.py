@@ -10,8 +10,9 @@ from distpre.types import Batch, Embedding, Step
 
 
 def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None), seed: int = 0) -> Step:
-    """Unit vectors (n, 4) a view, wanting gradients; scale "s", with bias; id "class"; every third sample is
-    replayed; teacher "old"; of the weighting "u" two numbers a sample, some unknown; part: a slice.
+    """Unit vectors (n, 4) a view, wanting gradients, and of them a tap of 6 time steps; scale "s", with bias; id
+    "class"; every third sample is replayed; teacher "old"; of the weighting "u" two numbers a sample, some unknown;
+    part: a slice.
     """
     g = torch.Generator().manual_seed(seed + index)
     vectors = {v: F.normalize(torch.randn(n, 4, generator=g, dtype=torch.float64), dim=1) for v in views}
@@ -28,6 +29,8 @@ def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None),
         present,
     )
     student = {v: Embedding(x[part].clone().requires_grad_()) for v, x in vectors.items()}
+    waves = torch.randn(6, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    student = {v: Embedding(e.vector, {"steps": e.vector[:, None] * waves}) for v, e in student.items()}
     scale, bias = (torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (6.0, -2.0))
     noise = {v: torch.randn(n, 4, generator=g, dtype=torch.float64) for v in views}
     old = {v: Embedding(F.normalize(vectors[v] + noise[v], dim=1)[part]) for v in views}

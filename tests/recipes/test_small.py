@@ -31,6 +31,15 @@ def shard_ecg(shared_data: Path, folder: Path) -> None:
     write(shared_data / "ecg_id", folder / "runs/data/ecg", ids, making, share=0.4, together=True)
 
 
+def shard_windows(shared_data: Path, folder: Path) -> None:
+    from tools.shard.recordings import Columns
+    from tools.shard.signals import Making, write
+
+    making = Making(Columns(("ECG I filtered",)), rate=125.0, seconds=1.2, stride=5.0)
+    ids = r"Person_(?P<participant>[0-2]\d)/(?P<recording>rec_[12])"
+    write(shared_data / "ecg_id", folder / "runs/data/comet", ids, making, share=0.4)
+
+
 def shard_ppg(shared_data: Path, folder: Path) -> None:
     from tools.shard.recordings import Columns
     from tools.shard.signals import Making, write
@@ -52,6 +61,7 @@ SHARDS = {
     "recipes/continual/emoji.yaml": shard_emoji,
     "recipes/biosignals/ecg.yaml": shard_ecg,
     "recipes/biosignals/ppg.yaml": shard_ppg,
+    "recipes/biosignals/comet.yaml": shard_windows,
     "recipes/robust/fastclip.yaml": shard_emoji,
     "recipes/shapes/names.yaml": shard_shapes,
 }

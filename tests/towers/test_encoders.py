@@ -5,7 +5,7 @@ import torch
 
 from distpre.errors import CheckpointError, RecipeError
 from distpre.towers.encoders.open_clip import OpenClipImage, OpenClipText
-from distpre.towers.encoders.timm import Timm
+from distpre.towers.encoders.timm import Timm, TimmStem1d
 from distpre.towers.encoders.transformers import TransformersText
 from distpre.types import Padded
 
@@ -98,3 +98,44 @@ def test_transformers_folder_initialises_the_tower(tmp_path):
     encoder = TransformersText(model=str(tmp_path), pool="first").eval()
     tokens = torch.randint(1, 60, (2, 5))
     torch.testing.assert_close(encoder(tokens)[0], saved(input_ids=tokens).last_hidden_state[:, 0])
+
+
+VIT = {"img_size": [1, 46], "patch_size": 1, "embed_dim": 32, "depth": 2, "num_heads": 2}
+STEM = {"channels": 12, "samples": 250, "stem": [[16, 5, 5], [32, 5, 1]]}
+
+
+def test_a_stem_over_time_takes_the_place_of_a_timm_vits_patches():
+    torch.manual_seed(0)
+    encoder, x = TimmStem1d("vit_tiny_patch16_224", **STEM, config=VIT), torch.randn(3, 12, 250)
+    pooled, _ = encoder(x)
+    assert pooled.shape == (3, 32) and encoder.net.patch_embed(x).shape == (3, 46, 32)
+    torch.testing.assert_close(encoder(x[1:2])[0], pooled[1:2], rtol=1e-4, atol=1e-5)
+    (pooled * torch.randn_like(pooled)).sum().backward()
+    assert not [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    with pytest.raises(RecipeError, match="makes 45 tokens of width 32; .* has 46 patches of width 32"):
+        TimmStem1d("vit_tiny_patch16_224", 12, 245, [[16, 5, 5], [32, 5, 1]], config=VIT)
+
+
+def test_the_papers_stem_makes_196_tokens_of_twelve_leads():
+    """MoRE: a thousand time steps, five a token, and four places lost at the ends of the second convolution."""
+    small = {"embed_dim": 64, "depth": 1, "num_heads": 2}
+    encoder = TimmStem1d("vit_base_patch16_224", 12, 1000, [[256, 5, 5], [64, 5, 1]], config=small)
+    assert encoder.net.pos_embed.shape == (1, 197, 64)
+
+
+def test_drop_key_takes_keys_from_queries_while_training_only():
+    torch.manual_seed(0)
+    plain, dropping = (TimmStem1d("vit_tiny_patch16_224", **STEM, config=VIT, drop_key=p) for p in (0.0, 0.3))
+    dropping.load_state_dict(plain.state_dict())
+    x, masks = torch.randn(4, 12, 250), []
+    torch.testing.assert_close(dropping.eval()(x)[0], plain.eval()(x)[0])
+    for block in dropping.net.blocks:
+        block.attn.register_forward_pre_hook(lambda m, given, said: masks.append(said["attn_mask"]), with_kwargs=True)
+    dropping.train()(x)
+    for mask in masks:
+        assert mask.shape == (4, 2, 47, 47) and set(mask.unique().tolist()) == {mask.min().item(), 0.0}
+        assert abs((mask < -1e11).double().mean() - 0.3) < 0.02
+    assert len(masks) == 2 and not torch.equal(masks[0], masks[1])
+    assert not torch.equal(dropping(x)[0], dropping(x)[0])
+    with pytest.raises(RecipeError, match="no attention of timm's"):
+        Timm("resnet18", drop_key=0.3)

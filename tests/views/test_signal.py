@@ -13,8 +13,10 @@ from distpre.views.signal import (
     CutOut,
     GaussianNoise,
     MagnitudeWarp,
+    MaskSteps,
     MiddleSegment,
     OneSegment,
+    PermuteParts,
     RandomSegment,
     TimeWarp,
     _curve,
@@ -54,6 +56,16 @@ def test_cut_out_empties_one_stretch_of_all_channels(low, more, seed):
     assert np.diff(np.flatnonzero(gone)).max(initial=1) == 1
 
 
+def test_masked_steps_have_no_numbers_in_any_channel_and_the_rest_is_left():
+    """Five stretches of a tenth, overlapping where they fall: 1 - 0.9^5 = 41 % away from the ends."""
+    out = [MaskSteps()(X, _rng(seed)) for seed in range(200)]
+    gone = np.isnan(out)
+    assert (gone.all(1) == gone.any(1)).all() and ((out == X) | gone).all() and not np.isnan(X).any()
+    assert (
+        0.38 < gone[..., 100:300].mean() < 0.46 and 40 <= gone.all(1).sum(1).min() and gone.all(1).sum(1).max() <= 200
+    )
+
+
 def test_magnitude_warp_multiplies_by_a_smooth_curve_within_its_scale():
     curves = MagnitudeWarp(1.0, knots=5, scale=[0.5, 2.0])(np.ones((50, 1000)), _rng())
     assert curves.min() > 0.2 and curves.max() < 2.3 and curves.min() < 0.6 and curves.max() > 1.9
@@ -79,6 +91,15 @@ def test_permuted_channels_are_the_same_channels():
     assert sorted(map(tuple, out)) == sorted(map(tuple, X))
     orders = {tuple((out := ChannelPermute(1.0)(X, _rng(s)))[:, 5].tolist()) for s in range(100)}
     assert len(orders) == 6 and len(out) == 3
+
+
+def test_permuted_parts_keep_the_channels_in_step():
+    """The released code of MoRE draws each lead's order by itself, which takes their timing apart."""
+    clock = np.tile(np.arange(14.0), (3, 1))
+    out = [PermuteParts(1.0)(clock, _rng(seed)) for seed in range(100)]
+    assert all((x == x[0]).all() and sorted(x[0]) == clock[0].tolist() and x[0, 12:].tolist() == [12, 13] for x in out)
+    assert len({tuple(x[0]) for x in out}) > 20 and all((np.diff(x[0, :12].reshape(4, 3)) == 1).all() for x in out)
+    assert abs(sum((PermuteParts(0.3)(X, _rng(s)) != X).any() for s in range(600)) - 180 * 23 / 24) < 45
 
 
 @given(knots=st.integers(1, 12), shift=st.floats(0.01, 0.9), seed=st.integers(0, 1000))
