@@ -10,5 +10,6 @@ CONTENTS = {
     "distance": "distpre.objectives.distance:Distance",  # to a teacher: LwF, DER, PAR
     "off_diagonal": "distpre.objectives.off_diagonal:OffDiagonal",  # Mod-X
     "rehearsal": "distpre.objectives.rehearsal:Rehearsal",  # COCONUT: positives and negatives of two models
+    "position": "distpre.objectives.position:Position",  # crops against the cells of their own volume (VoCo)
     "koleo": "distpre.objectives.koleo:KoLeo",  # spreads vectors out (Sablayrolles et al. 2019)
 }

@@ -13,11 +13,13 @@ ENCODERS = {
     "vit1d": "distpre.towers.encoders.signal:ViT1d",  # signals, timm's ViT in patches of time
     "features": "distpre.towers.encoders.features:Features",  # vectors as they are, for a head
     "point_patches": "distpre.towers.encoders.points:PointPatches",  # shapes (Point-BERT, OpenShape)
+    "resnet3d": "distpre.towers.encoders.resnet3d:ResNet3d",  # volumes, or parts of them
 }
 
 HEADS = {
     "linear": "distpre.towers.heads.projection:Linear",  # one matrix
     "mlp": "distpre.towers.heads.projection:Mlp",  # layers with GELU between
+    "part_mlp": "distpre.towers.heads.parts:PartMlp",  # layers, each standardised over a sample's parts (VoCo)
 }
 
 TEACHERS = {
