@@ -30,6 +30,7 @@ CONTENTS = {
     "resize_volume": "distpre.views.cells:ResizeVolume",
     "cells_and_boxes": "distpre.views.cells:CellsAndBoxes",  # of a volume: VoCo's base crops and random ones
     "box_overlaps": "distpre.views.cells:BoxOverlaps",  # the share of each of those boxes in each of those cells
+    "cell_numbers": "distpre.views.cells:CellNumbers",  # the cell that holds most of each of them
     "patches": "distpre.views.cells:Patches",  # of a volume: all boxes at a stride
     "patch_labels": "distpre.views.cells:PatchLabels",  # of a mask: the label in the middle of each patch
     "flip_axes": "distpre.views.cells:FlipAxes",  # each part of a volume

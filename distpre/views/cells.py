@@ -69,6 +69,19 @@ class BoxOverlaps:
 
 
 @dataclass(frozen=True)
+class CellNumbers:
+    """(cells + count,) int64: the cell that holds most of each part of `cells_and_boxes`, what a probe may ask for."""
+
+    grid: list[int]
+    count: int
+    shared: ClassVar[bool] = True
+
+    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+        boxes = BoxOverlaps(self.grid, self.count)(x, rng)
+        return np.concatenate([np.arange(boxes.shape[1]), boxes.argmax(1)])
+
+
+@dataclass(frozen=True)
 class Patches:
     """All boxes of this size at these strides: (k, channels, ...), z fastest."""
 

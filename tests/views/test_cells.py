@@ -5,6 +5,7 @@ import pytest
 
 from distpre.views.cells import (
     BoxOverlaps,
+    CellNumbers,
     CellsAndBoxes,
     FlipAxes,
     Patches,
@@ -25,12 +26,17 @@ def test_overlaps_are_the_shares_of_voxels_that_lie_in_each_cell(grid):
     number = np.ravel_multi_index([i // s for i, s in zip(np.indices(shape), (6, 5, 4), strict=True)], grid)[None]
     made = {
         name: View(name, "volume", [op], []).at(number, seed=0, epoch=1, ordinal=2)
-        for name, op in {"parts": CellsAndBoxes(grid, 20), "overlap": BoxOverlaps(grid, 20)}.items()
+        for name, op in {
+            "parts": CellsAndBoxes(grid, 20),
+            "overlap": BoxOverlaps(grid, 20),
+            "place": CellNumbers(grid, 20),
+        }.items()
     }
     many = int(np.prod(grid))
     assert [set(np.unique(cell)) for cell in made["parts"][:many]] == [{k} for k in range(many)]
     shares = [[(box == k).mean() for k in range(many)] for box in made["parts"][many:]]
     np.testing.assert_allclose(made["overlap"], shares, atol=1e-6)
+    np.testing.assert_array_equal(made["place"], [*range(many), *np.argmax(shares, 1)])
     assert made["overlap"].dtype == np.float32 and len(np.unique(made["overlap"], axis=0)) > 5
 
 
