@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from distpre.errors import CheckpointError, DistpreError
 from distpre.recipe import Recipe
@@ -18,19 +21,27 @@ from distpre.runtime.report import Screen
 
 def evaluate(run_dir: str | Path) -> dict[str, Any]:
     """An "eval" record of RUN. Raises CheckpointError where there is no commit, or no `evaluate` in the recipe."""
+    recipe, model, step = trained(run_dir, note)
+    if recipe.evaluate is None:
+        raise CheckpointError(f"{run_dir}/recipe.yaml has no `evaluate`.", "Add one, with `data` and `tables`.")
+    evaluation = Evaluation.of(recipe, model, build.views(recipe), note)
+    return record(step, evaluation.run())
+
+
+def trained(run_dir: str | Path, note: Callable[[str], None]) -> tuple[Recipe, nn.Module, int]:
+    """A run's recipe, at its newest whole commit the towers, and the commit's step. Raises CheckpointError."""
     recipe = Recipe.from_resolved(Path(run_dir, "recipe.yaml").read_text())
-    note = lambda text: print(text, file=sys.stderr)  # noqa: E731
     newest, _ = commit.newest_whole(run_dir, note, commit.WEIGHTS)
     if newest is None:
         raise CheckpointError(f"{run_dir} holds no commit.", "Train it first, or name another run folder.")
     recipe = stage_of(recipe, newest.step).recipe
-    if recipe.evaluate is None:
-        raise CheckpointError(f"{run_dir}/recipe.yaml has no `evaluate`.", "Add one, with `data` and `tables`.")
     model = build.model(recipe, fresh=False)
     model.load_state_dict(newest.weights())
-    model.to(group.device())
-    evaluation = Evaluation.of(recipe, model, build.views(recipe), note)
-    return record(newest.step, evaluation.run())
+    return recipe, model.to(group.device()), newest.step
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def main() -> int:

@@ -94,7 +94,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Embedding:
-    """What a tower says of a view: vector (b, d), unit norm, and named taps (tokens, layers, reconstructions)."""
+    """What a tower says of a view: vector (b, d), unit norm, and named taps (tokens, layers, reconstructions).
+
+    Of a view of k parts (crops of a volume) the vector is (b, k, d).
+    """
 
     vector: Tensor
     taps: dict[str, Tensor] = field(default_factory=dict)

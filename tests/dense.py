@@ -90,6 +90,16 @@ def other_id(f: Facts, n: int) -> Pairs:
     return Pairs(torch.eye(n, dtype=torch.float64), keep)
 
 
+def true_negatives(f: Facts, n: int, margin: float, grouped: bool) -> Pairs:
+    image, text = f["labels"].double(), f["words"].double()
+
+    def kept(i: int, j: int) -> bool:
+        near = float(image[i] @ text[i]) - float(image[i] @ text[j]) <= margin
+        return i == j or not (near and (not grouped or f["class"][i] == f["class"][j]))
+
+    return Pairs(torch.eye(n, dtype=torch.float64), table(n, kept).bool())
+
+
 def label_similarity(f: Facts, n: int) -> Pairs:
     def agree(i: int, j: int) -> float:
         value = float(f["labels"][i].double() @ f["labels"][j].double())

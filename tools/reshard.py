@@ -52,7 +52,7 @@ def reshard(arguments: argparse.Namespace) -> list[tuple[str, int, int]]:
     names = expand(arguments.shards)
     ids = {arguments.id} if arguments.id else set()
     manifest = open_manifest(names, ids, note=print)
-    members = partial(_members, manifest, Reader(names, [entry.header.stamp for entry in manifest.entries]))
+    members = partial(members_of, manifest, Reader(names, [entry.header.stamp for entry in manifest.entries]))
     out = []
     for split, ordinals in splits(manifest, arguments.name, arguments.id, arguments.held_out).items():
         rows: list[Row] = [(manifest.digest, ordinal) for ordinal in ordinals]
@@ -87,7 +87,7 @@ def splits(manifest: Manifest, name: str, id: str | None, share: float | None) -
     return {split: ordinals for split, ordinals in parts.items() if ordinals}
 
 
-def _members(manifest: Manifest, reader: Reader, row: Row) -> dict[str, bytes]:
+def members_of(manifest: Manifest, reader: Reader, row: Row) -> dict[str, bytes]:
     shards, rows = manifest.locate(np.array([row[1]]))
     shard, inside = int(shards[0]), int(rows[0])
     index = manifest.shard(shard)

@@ -34,6 +34,7 @@ TARGETS = {
     "own_pair": "distpre.contrast.targets:OwnPair",  # CLIP, InfoNCE
     "same_id": "distpre.contrast.targets:SameId",  # SupCon (Khosla et al. 2020), duplicates-aware
     "other_id": "distpre.contrast.targets:OtherId",  # own pair; same id removed (false negatives)
+    "true_negatives": "distpre.contrast.targets:TrueNegatives",  # own pair; what looks as right removed (OpenShape)
     "other_view": "distpre.contrast.targets:OtherView",  # NT-Xent (Chen et al. 2020), SupCon in one modality
     "label_similarity": "distpre.contrast.targets:LabelSimilarity",  # SoftCon
     "mixed": "distpre.contrast.targets:Mixed",  # i-Mix, CLIP-Mixup

@@ -108,6 +108,29 @@ class OtherId:
 
 
 @dataclass(frozen=True)
+class TrueNegatives:
+    """Row i's positive is column i; columns that frozen towers find about as right are removed (OpenShape, 2023).
+
+    rows, columns: facts, frozen unit vectors u and v of every sample (an image's and a text's). Pair (i, j) is removed
+    where <u_i, v_i> - <u_i, v_j> <= margin; with id only among samples that share it, as in the paper, whose groups are
+    a seed and its neighbours. Its released code multiplies such logits by 0, which leaves them in the denominator.
+    """
+
+    rows: str
+    columns: str
+    margin: float = 0.1
+    id: str | None = None
+
+    def tile(self, rows: Side, columns: Side) -> Tile:
+        own = _equal(rows.index, columns.index)
+        right = (rows.facts[self.rows] * rows.facts[self.columns]).sum(-1)[..., :, None]
+        alike = right - rows.facts[self.rows] @ columns.facts[self.columns].transpose(-1, -2) <= self.margin
+        if self.id is not None:
+            alike = alike & _equal(rows.facts[self.id], columns.facts[self.id])
+        return Tile(_log(own), keep=own | ~alike)
+
+
+@dataclass(frozen=True)
 class LabelSimilarity:
     """A pair weighs as much as its label vectors agree: max(<a_i, b_j>, 0) where above floor (SoftCon, 2024).
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from distpre.data.ids import MISSING
 from distpre.data.permutation import derived, permute
-from distpre.data.source import Source
+from distpre.data.source import Source, Unreadable
 from distpre.errors import DataError
 
 BOUNDARY, ROUND = 5, 6  # what a key is for
@@ -93,6 +93,50 @@ class Blocks:
         return Grouped(f"blocks of {self.size} by {self.id}", len(groups), partial(_blocks, groups, seed, self.size))
 
 
+@dataclass(frozen=True)
+class Neighbours:
+    """Blocks of `size` samples that look alike: a seed and some of its `among` nearest (OpenShape, Liu et al. 2023).
+
+    field: of a vector a sample, as `python -m tools.embed` writes; near is by cosine. Seeds come in a random order and
+    draw among their nearest that no seed has drawn before, anew in each epoch; what finds too few of them stands at the
+    epoch's edges. Every process reads all vectors at its start and holds n · among numbers; an epoch is O(n · among).
+    Raises DataError for a vector that cannot be read, and unless the global batch is a multiple of size.
+    """
+
+    field: str
+    size: int
+    among: int = 31
+
+    def order(self, source: Source, seed: int, batch: int) -> Grouped:
+        if batch % self.size:
+            raise DataError(f"data: blocks of {self.size} do not fit into a batch of {batch}.", "Take a divisor of it.")
+        near = nearest(_vectors(source, self.field), self.among)
+        name = f"blocks of {self.size} of {self.among} neighbours by {self.field}"
+        return Grouped(name, len(near), partial(_near, near, seed, self.size))
+
+
+def _vectors(source: Source, field: str) -> NDArray[np.float32]:
+    """(n, d) unit vectors."""
+    if field not in source.fields:
+        raise DataError(f"data: the order asks for the field {field!r}; the source has {', '.join(source.fields)}.")
+    try:
+        rows = [source.sample(source.raw(i, {field})).fields[field] for i in range(len(source))]
+        vectors = np.stack(rows).astype(np.float32).reshape(len(rows), -1)
+    except (Unreadable, ValueError) as e:
+        raise DataError(f"data: the order wants a vector {field!r} of every sample: {e}.", "See tools.embed.") from e
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def nearest(vectors: NDArray, among: int) -> NDArray[np.int64]:
+    """(n, among) the nearest others of each row by dot product, ties by their number; fewer where n is small."""
+    found = []
+    for start in range(0, len(vectors), 1024):
+        near = vectors[start : start + 1024] @ vectors.T
+        near[np.arange(len(near)), start + np.arange(len(near))] = -np.inf
+        found.append(np.argsort(-near, axis=1, kind="stable")[:, : min(among, len(vectors) - 1)])
+    return np.concatenate(found)
+
+
 def _groups(source: Source, id: str) -> NDArray[np.int64]:
     """(n,) group number of each sample; a sample without the id is a group of its own."""
     if id not in source.ids:
@@ -153,9 +197,31 @@ def _blocks(groups: NDArray, seed: int, size: int, epoch: int) -> NDArray[np.int
     order, starts, sizes = _by_group(groups, key)
     within = np.arange(n) - starts[groups[order]]
     whole = within < (sizes // size * size)[groups[order]]
-    blocks, left = order[whole].reshape(-1, size), order[~whole]
+    return _laid(order[whole].reshape(-1, size), order[~whole], key, -(epoch * n) % size)
+
+
+def _near(near: NDArray, seed: int, size: int, epoch: int) -> NDArray[np.int64]:
+    n, key = len(near), derived(seed, epoch, ROUND)
+    rng = np.random.default_rng(int(key))
+    free, blocks, left = np.ones(n, bool), [], []
+    for first in permute(np.arange(n), n, key).tolist():
+        if not free[first]:
+            continue
+        free[first] = False
+        others = near[first][free[near[first]]]
+        if len(others) < size - 1:
+            left.append(first)
+            continue
+        drawn = rng.choice(others, size - 1, replace=False)
+        free[drawn] = False
+        blocks.append([first, *drawn])
+    made = np.array(blocks, np.int64).reshape(-1, size)
+    return _laid(made, np.array(left, np.int64), key, -(epoch * n) % size)
+
+
+def _laid(blocks: NDArray, left: NDArray, key: ArrayLike, lead: int) -> NDArray[np.int64]:
+    """Blocks in a random order; `lead` of the left-over samples, or of a block, before them, the others after."""
     blocks = blocks[permute(np.arange(len(blocks)), len(blocks), derived(key, 1))] if len(blocks) else blocks
-    lead = -(epoch * n) % size
     if len(left) < lead and len(blocks):
         blocks, left = blocks[:-1], np.concatenate([left, blocks[-1]])
     left = left[permute(np.arange(len(left)), len(left), derived(key, 2))] if len(left) else left

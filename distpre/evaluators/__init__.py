@@ -8,6 +8,8 @@ CONTENTS = {
     "attack_success": "distpre.evaluators.attack_success:AttackSuccess",  # clean accuracy and success of a trigger
     "retrieval": "distpre.evaluators.retrieval:Retrieval",  # R@k between views, or within one
     "probe": "distpre.evaluators.probe:Probe",  # linear and ridge, by participant
+    "assignment": "distpre.evaluators.assignment:Assignment",  # of crops to cells of their volume (VoCo)
+    "part_probe": "distpre.evaluators.part_probe:PartProbe",  # linear, of patches of volumes
     "knn": "distpre.evaluators.knn:Knn",  # nearest neighbours of other participants
     "geometry": "distpre.evaluators.geometry:Geometry",  # effective rank, alignment, uniformity
 }

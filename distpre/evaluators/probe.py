@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from distpre.errors import DataError
 from distpre.evaluators.features import Features, participants, samples
@@ -48,10 +49,14 @@ class Probe:
             x, ids = samples(embed, data, self.view, ["ordinal", self.by, self.id], self.features)
             order = gathered(ids["ordinal"]).argsort()  # folds must not depend on the number of ranks
             x, ids = gathered(x)[order], {name: gathered(values)[order] for name, values in ids.items()}
+        yield from self.rows(x, ids[self.id], ids[self.by])
+
+    def rows(self, x: Tensor, target: Tensor, groups: Tensor) -> Iterator[Row]:
+        """Features (n, d), targets (n,) and participants (n,) of all ranks, in an order that their number leaves."""
         if rank() == 0:
-            target, groups = ids[self.id].cpu().numpy(), ids[self.by].cpu().numpy()
             try:
-                said: Any = list(self._judged(x.double().cpu().numpy(), target, groups))
+                items = x.double().cpu().numpy(), target.cpu().numpy(), groups.cpu().numpy()
+                said: Any = list(self._judged(*items))
             except DataError as e:
                 said = e
         said = from_rank_zero(said if rank() == 0 else None)

@@ -11,5 +11,6 @@ CONTENTS = {
     "off_diagonal": "distpre.objectives.off_diagonal:OffDiagonal",  # Mod-X
     "rehearsal": "distpre.objectives.rehearsal:Rehearsal",  # COCONUT: positives and negatives of two models
     "hierarchical": "distpre.objectives.hierarchical:Hierarchical",  # time steps at every time scale (TS2Vec, COMET)
+    "position": "distpre.objectives.position:Position",  # crops against the cells of their own volume (VoCo)
     "koleo": "distpre.objectives.koleo:KoLeo",  # spreads vectors out (Sablayrolles et al. 2019)
 }

@@ -96,6 +96,8 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
         ids = sources[source].ids if source in sources else {}
         for key in views:
             found += _named(keywords, (*at, key), embedded + taught, "view that a tower embeds")
+        facts = keywords.get("facts") if isinstance(keywords.get("facts"), dict) else {}
+        found += [((*at, "facts", fact), view, recipe.views, "view") for fact, view in facts.items()]
         found += _named(keywords, (*at, "scale"), recipe.scales, "scale")
         found += _named(keywords, (*at, "against"), recipe.teachers, "teacher")
         found += _named(keywords, (*at, "teacher"), recipe.teachers, "teacher")
@@ -136,9 +138,11 @@ def _each_view_has_one_tower(recipe: Recipe, document: Document) -> None:
 
 
 def _facts(recipe: Recipe) -> set[str]:
-    """Views that a term reads as they are."""
-    terms = (term.component.keywords().get("facts") for term in recipe.objective.values())
-    return {view for facts in terms if isinstance(facts, dict) for view in facts.values()}
+    """Views that a term or a table reads as they are."""
+    readers = [term.component for term in recipe.objective.values()]
+    readers += recipe.evaluate.tables.values() if recipe.evaluate else []
+    said = (reader.keywords().get("facts") for reader in readers)
+    return {view for facts in said if isinstance(facts, dict) for view in facts.values()}
 
 
 def _names_are_plain(recipe: Recipe, document: Document) -> None:

@@ -33,6 +33,15 @@ CONTENTS = {
     "keep_joints": "distpre.views.skeleton:KeepJoints",  # of a body: some joints, the others zeros
     "only_joints": "distpre.views.skeleton:OnlyJoints",  # of a body: these joints
     "repeat_to": "distpre.views.skeleton:RepeatTo",  # of a signal: first steps, or again from the start
+    "resize_volume": "distpre.views.cells:ResizeVolume",
+    "cells_and_boxes": "distpre.views.cells:CellsAndBoxes",  # of a volume: VoCo's base crops and random ones
+    "box_overlaps": "distpre.views.cells:BoxOverlaps",  # the share of each of those boxes in each of those cells
+    "cell_numbers": "distpre.views.cells:CellNumbers",  # the cell that holds most of each of them
+    "patches": "distpre.views.cells:Patches",  # of a volume: all boxes at a stride
+    "patch_labels": "distpre.views.cells:PatchLabels",  # of a mask: the label in the middle of each patch
+    "flip_axes": "distpre.views.cells:FlipAxes",  # each part of a volume
+    "quarter_turns": "distpre.views.cells:QuarterTurns",  # each part of a volume, about z
+    "shift_intensity": "distpre.views.cells:ShiftIntensity",  # each part of a volume
     "one_of": "distpre.views.text:OneOf",  # one caption of several
     "eda": "distpre.views.text:Eda",  # words replaced, inserted, swapped or deleted
     "tokenize": "distpre.views.text:Tokenize",  # text to token ids

@@ -49,6 +49,12 @@ FORMS = {
     "same_id_own_negative": Form(plain(dense.same_id_but_own), targets.SameId("class", own="negative")),
     "same_id_own_removed": Form(plain(dense.same_id_own_removed), targets.SameId("class", own="removed")),
     "other_id": Form(plain(dense.other_id), targets.OtherId("class")),
+    "true_negatives": Form(
+        lambda f, n, p: dense.true_negatives(f, n, 0.1, False), targets.TrueNegatives("labels", "words")
+    ),
+    "true_negatives_in_group": Form(
+        lambda f, n, p: dense.true_negatives(f, n, 0.3, True), targets.TrueNegatives("labels", "words", 0.3, "class")
+    ),
     "label_similarity": Form(plain(dense.label_similarity), targets.LabelSimilarity("labels", floor=0.3)),
     "mixed": Form(plain(dense.mixed), targets.Mixed()),
     "smoothed": Form(counted, targets.Smoothed("smoothing", strength=0.7)),
@@ -89,6 +95,7 @@ class Case:
             "partner": 100 + torch.randperm(size, generator=g),
             "share": random(size).to(dtype),
             "smoothing": (0.9 * random(size)).to(dtype),
+            "words": y[:, :3].to(dtype),
             "teacher_rows": u.to(dtype),
             "teacher_columns": v.to(dtype),
         }

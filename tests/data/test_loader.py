@@ -1,7 +1,9 @@
 """Exactly once, whatever the number of ranks and workers, and however often the run is killed and resumed."""
 
+import io
 import itertools
 import json
+import pickle
 import time
 
 import numpy as np
@@ -11,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distpre.data.loader import Loader
-from distpre.data.pairing import Apart, Blocks
+from distpre.data.pairing import Apart, Blocks, Neighbours
 from distpre.data.source import Source
 from distpre.errors import CheckpointError, DataError
 from distpre.types import Padded
-from tests.data.tars import FIELDS, IDS, VIEWS, Number, numbered, source
+from tests.data.tars import FIELDS, IDS, VIEWS, Number, numbered, source, tar
 
 
 def loaders(its, world_size, **options):
@@ -247,6 +249,33 @@ def test_blocks_hold_one_id_and_are_never_cut(tmp_path_factory, sizes, size, per
     assert whole >= sum(s // size for s in sizes) * epochs - (epochs - 1)  # one may be dissolved at an epoch's start
     for epoch in range(epochs):
         assert sorted(ordinals[epoch * len(its) :][: len(its)]) == list(range(len(its)))
+
+
+def test_neighbours_stand_together_and_each_sample_once(tmp_path):
+    from distpre.data.pairing import nearest
+
+    angle = np.random.default_rng(0).permutation(23) * 2 * np.pi / 23
+    places = np.stack([np.cos(angle), np.sin(angle)], 1)
+    members = [(f"{i}.{e}", c) for i in range(23) for e, c in (("txt", b"x"), ("npy", _saved(places[i])))]
+    its = Source.open([str(tar(tmp_path / "a.tar", members))], {"text": "txt", "near": "npy"})
+    near = nearest(places, 4)
+    assert [set(n) for n in near] == [set(np.argsort(-(places @ p))[1:5]) for p in places]
+    order = Neighbours("near", size=2, among=4).order(its, seed=1, batch=4)
+    ordinals = order.at(np.arange(4 * 23))[1]
+    assert [sorted(o) for o in ordinals.reshape(4, 23).tolist()] == [list(range(23))] * 4
+    pairs = ordinals.reshape(-1, 2)
+    together = [b in near[a] or a in near[b] for a, b in pairs]
+    assert np.mean(together) > 0.8  # an order by chance: 4 / 22; the rest found no free neighbour
+    assert set(map(frozenset, pairs[:11].tolist())) != set(map(frozenset, pairs[23:34].tolist()))
+    assert (pickle.loads(pickle.dumps(order)).at(np.arange(30))[1] == ordinals[:30]).all()
+    with pytest.raises(DataError, match="asks for the field 'far'; the source has text, near"):
+        Neighbours("far", 2).order(its, seed=1, batch=4)
+
+
+def _saved(x: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, x)
+    return content.getvalue()
 
 
 def test_a_long_wait_names_its_stage_shard_and_worker(tmp_path):

@@ -55,6 +55,7 @@ IN_THE_FILE = {
         "scale: logits,",
         "match.scale: there is no scale 'logits'. .*'logit'",
     ),
+    "term's fact": ("scale: logit,", "scale: logit, facts: {x: y},", "match.facts.x: there is no view 'y'. There is"),
     "term's id": (
         "id: caption}}",
         "id: captoin}}",

@@ -55,6 +55,13 @@ def shard_shapes(shared_data: Path, folder: Path) -> None:
     write(shared_data / "shapes_kaykit", folder / "runs/data/shapes", points=1024, share=0.2)
 
 
+def shard_hippocampus(shared_data: Path, folder: Path) -> None:
+    from tools.shard.volumes import Making, write
+
+    ids, making = r"images/(?P<participant>hippocampus_0[0-5]\d)", Making(labels=("images", "labels"))
+    write(shared_data / "mri_hippocampus", folder / "runs/data/hippocampus", ids, making, share=0.4)
+
+
 # What a recipe's shards are made of, where the recipe does not prepare them itself.
 SHARDS = {
     "recipes/image_text/emoji.yaml": shard_emoji,
@@ -64,6 +71,7 @@ SHARDS = {
     "recipes/biosignals/comet.yaml": shard_windows,
     "recipes/robust/fastclip.yaml": shard_emoji,
     "recipes/shapes/names.yaml": shard_shapes,
+    "recipes/volumes/voco.yaml": shard_hippocampus,
 }
 
 
