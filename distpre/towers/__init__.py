@@ -18,6 +18,7 @@ ENCODERS = {
 HEADS = {
     "linear": "distpre.towers.heads.projection:Linear",  # one matrix
     "mlp": "distpre.towers.heads.projection:Mlp",  # layers with GELU between
+    "predicted": "distpre.towers.heads.projection:Predicted",  # mlp and, in training, a predictor behind it (BYOL)
 }
 
 TEACHERS = {

@@ -36,3 +36,24 @@ class Mlp(nn.Module):
 
     def forward(self, pooled: Tensor, taps: dict[str, Tensor]) -> Tensor:
         return self.layers(pooled)
+
+
+class Predicted(Mlp):
+    """Mlp with a second one behind it, the predictor, in training only (BYOL, Grill et al. 2020, section 3.1).
+
+    predictor: its inner widths; it ends as wide as sizes do. A teacher, which is always in evaluation mode, gives the
+    projection that the student's prediction is held to, and evaluators see the projection. No batch statistics, which
+    BYOL's two MLPs have.
+    """
+
+    def __init__(self, sizes: list[int], predictor: list[int]):
+        super().__init__(sizes)
+        self.predictor = Mlp([*predictor, sizes[-1]])
+
+    def build(self, width: int) -> None:
+        super().build(width)
+        self.predictor.build(self.width)
+
+    def forward(self, pooled: Tensor, taps: dict[str, Tensor]) -> Tensor:
+        projected = super().forward(pooled, taps)
+        return self.predictor(projected, taps) if self.training else projected
