@@ -28,32 +28,38 @@ class Mlp(nn.Module):
         self.width = sizes[-1]
 
     def build(self, width: int) -> None:
-        layers: list[nn.Module] = []
-        for size in self.sizes:
-            layers += [nn.Linear(width, size), nn.GELU()]
-            width = size
-        self.layers = nn.Sequential(*layers[:-1])
+        self.layers = _layers(width, self.sizes)
 
     def forward(self, pooled: Tensor, taps: dict[str, Tensor]) -> Tensor:
         return self.layers(pooled)
 
 
-class Predicted(Mlp):
-    """Mlp with a second one behind it, the predictor, in training only (BYOL, Grill et al. 2020, section 3.1).
+class Predicted(nn.Module):
+    """A projection and, in training only, a prediction of it by a second MLP (BYOL, Grill et al. 2020, section 3.1).
 
-    predictor: its inner widths; it ends as wide as sizes do. A teacher, which is always in evaluation mode, gives the
-    projection that the student's prediction is held to, and evaluators see the projection. No batch statistics, which
-    BYOL's two MLPs have.
+    sizes: of the projection; predictor: inner widths of the second MLP, which ends as wide. A teacher, always in
+    evaluation mode, gives the projection that the student's prediction is held to; evaluators see the projection too.
+    LayerNorm stands where BYOL has batch statistics, which would change with the number of ranks.
     """
 
     def __init__(self, sizes: list[int], predictor: list[int]):
-        super().__init__(sizes)
-        self.predictor = Mlp([*predictor, sizes[-1]])
+        super().__init__()
+        self.sizes, self.predictor = sizes, predictor
+        self.width = sizes[-1]
 
     def build(self, width: int) -> None:
-        super().build(width)
-        self.predictor.build(self.width)
+        self.project = _layers(width, self.sizes, norm=True)
+        self.predict = _layers(self.width, [*self.predictor, self.width], norm=True)
 
     def forward(self, pooled: Tensor, taps: dict[str, Tensor]) -> Tensor:
-        projected = super().forward(pooled, taps)
-        return self.predictor(projected, taps) if self.training else projected
+        projected = self.project(pooled)
+        return self.predict(projected) if self.training else projected
+
+
+def _layers(width: int, sizes: list[int], norm: bool = False) -> nn.Sequential:
+    """Matrices to each of the sizes; between them GELU, after LayerNorm where asked for."""
+    layers: list[nn.Module] = []
+    for size in sizes[:-1]:
+        layers += [nn.Linear(width, size), *([nn.LayerNorm(size)] if norm else []), nn.GELU()]
+        width = size
+    return nn.Sequential(*layers, nn.Linear(width, sizes[-1]))
