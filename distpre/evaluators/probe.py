@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distpre.errors import DataError
+from distpre.errors import DataError, RecipeError
 from distpre.evaluators.features import Features, participants, samples
 from distpre.evaluators.intervals import bootstrap
 from distpre.runtime.group import from_rank_zero, gathered, rank
@@ -23,8 +23,10 @@ class Probe:
     participant's id, also what the bootstrap interval draws. each: what one item is: "participant" (the mean of their
     samples' features, Abbaspourazad et al. 2024) or "sample". linear: logistic regression, rows AUROC (of several
     classes the mean, one against the rest) and balanced accuracy. ridge: rows MAE and R2; its strength is chosen by
-    leave-one-out within the fitted part. Folds are drawn with a fixed seed. Features are standardised by the fitted
-    part. Rank 0 fits; it holds one row an item. Raises DataError for too few participants or classes.
+    leave-one-out within the fitted part. labelled: shares of the fitted participants whose target is known, a curve of
+    rows; a share's participants are among a larger one's, and are more where all have one target. Folds and they are
+    drawn with a fixed seed. Features are standardised by the part that is fitted. Rank 0 fits; it holds one row an
+    item. Raises DataError for too few participants or classes.
     """
 
     def __init__(
@@ -38,9 +40,12 @@ class Probe:
         features: Features = "encoder",
         folds: int = 5,
         strength: float = 1.0,
+        labelled: list[float] = (1.0,),  # noqa: B006
     ):
+        if not labelled or not all(0 < share <= 1 for share in labelled):
+            raise RecipeError(f"probe.labelled {labelled} will not do.", "It may be a list of shares, above 0 up to 1.")
         self.view, self.id, self.by, self.kind, self.above, self.each = view, id, by, kind, above, each
-        self.features, self.folds, self.strength = features, folds, strength
+        self.features, self.folds, self.strength, self.labelled = features, folds, strength, labelled
 
     def run(self, embed: Embedder, data: Callable[[], Iterator[Batch]]) -> Iterator[Row]:
         if self.each == "participant":
@@ -74,36 +79,49 @@ class Probe:
                 f"evaluate: {self.id} of {len(np.unique(groups))} {self.by} cannot be probed in {self.folds} folds.",
                 "Every class needs two participants, and there must be as many participants as folds.",
             )
-        yield from (self._linear if classes else self._ridge)(x, target, groups)
+        for share in self.labelled:
+            yield from (self._linear if classes else self._ridge)(x, target, groups, share)
 
-    def _linear(self, x: NDArray, target: NDArray, groups: NDArray) -> Iterator[Row]:
+    def _linear(self, x: NDArray, target: NDArray, groups: NDArray, share: float) -> Iterator[Row]:
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedGroupKFold
 
         names, target = np.unique(target, return_inverse=True)
         scores = np.zeros((len(x), len(names)))
         for fitted, judged in StratifiedGroupKFold(self.folds, shuffle=True, random_state=0).split(x, target, groups):
+            fitted = labelled(fitted, target, groups, share)
             model = _scaled(LogisticRegression(C=self.strength, max_iter=2000)).fit(x[fitted], target[fitted])
             scores[np.ix_(judged, model.classes_)] = model.predict_proba(x[judged])
 
-        yield self._row("AUROC", lambda at: auroc(scores[at], target[at]), groups)
+        yield self._row("AUROC", share, lambda at: auroc(scores[at], target[at]), groups)
         named = scores.argmax(1)
-        yield self._row("balanced accuracy", lambda at: balanced_accuracy(named[at], target[at]), groups)
+        yield self._row("balanced accuracy", share, lambda at: balanced_accuracy(named[at], target[at]), groups)
 
-    def _ridge(self, x: NDArray, target: NDArray, groups: NDArray) -> Iterator[Row]:
+    def _ridge(self, x: NDArray, target: NDArray, groups: NDArray, share: float) -> Iterator[Row]:
         from sklearn.linear_model import RidgeCV
         from sklearn.model_selection import GroupKFold
 
         said = np.zeros(len(x))
         for fitted, judged in GroupKFold(self.folds, shuffle=True, random_state=0).split(x, target, groups):
+            fitted = labelled(fitted, target, groups, share)
             said[judged] = _scaled(RidgeCV(np.logspace(-2, 5, 15))).fit(x[fitted], target[fitted]).predict(x[judged])
         error = target - said
-        yield self._row("MAE", lambda at: float(np.abs(error[at]).mean()), groups)
-        yield self._row("R2", lambda at: float(1 - (error[at] ** 2).sum() / _spread(target[at])), groups)
+        yield self._row("MAE", share, lambda at: float(np.abs(error[at]).mean()), groups)
+        yield self._row("R2", share, lambda at: float(1 - (error[at] ** 2).sum() / _spread(target[at])), groups)
 
-    def _row(self, name: str, statistic: Callable[[NDArray], float], groups: NDArray) -> Row:
-        every = np.arange(len(groups))
-        return Row(f"{self.id} {name}", statistic(every), len(groups), *bootstrap(statistic, groups))
+    def _row(self, name: str, share: float, statistic: Callable[[NDArray], float], groups: NDArray) -> Row:
+        every, labels = np.arange(len(groups)), "" if share == 1 else f" of {share:.0%} labels"
+        return Row(f"{self.id} {name}{labels}", statistic(every), len(groups), *bootstrap(statistic, groups))
+
+
+def labelled(fitted: NDArray, target: NDArray, groups: NDArray, share: float) -> NDArray:
+    """Of the fitted items those of `share` of their participants, and of as many more as it takes for two targets."""
+    names = np.random.default_rng(0).permutation(np.unique(groups[fitted]))
+    for count in range(max(1, round(share * len(names))), len(names) + 1):
+        known = fitted[np.isin(groups[fitted], names[:count])]
+        if len(np.unique(target[known])) > 1:
+            return known
+    return fitted
 
 
 def auroc(scores: NDArray, target: NDArray) -> float:

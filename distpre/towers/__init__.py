@@ -24,6 +24,7 @@ HEADS = {
     "mlp": "distpre.towers.heads.projection:Mlp",  # layers with GELU between
     "side_by_side": "distpre.towers.heads.projection:SideBySide",  # every time step of a tap (COMET)
     "part_mlp": "distpre.towers.heads.parts:PartMlp",  # layers, each standardised over a sample's parts (VoCo)
+    "predicted": "distpre.towers.heads.projection:Predicted",  # mlp and, in training, a predictor behind it (BYOL)
 }
 
 TEACHERS = {

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from distpre.errors import DataError
+from distpre.errors import DataError, RecipeError
 from distpre.evaluators import geometry, knn, probe
 from distpre.evaluators.features import participants
 from distpre.evaluators.geometry import Geometry
@@ -64,6 +64,27 @@ def test_what_the_features_hold_is_read_from_unseen_persons(alone):
     mae, r2 = alone["age"]
     assert r2.value > 0.7 and mae.value < 5
     assert alone["old"][0].value > 0.9 and alone["neighbours"][0].value > 0.6 and alone["again"][0].value > 0.8
+
+
+def test_a_curve_of_labels_climbs_and_ends_where_all_are_labelled(alone):
+    views, ids = people()
+    tables = [Probe("x", id, "person", kind, labelled=[0.1, 1]) for id, kind in (("sex", "linear"), ("age", "ridge"))]
+    sex, age = ({r.name: r.value for r in table.run(FakeTowers(), batches(views, ids))} for table in tables)
+    assert sex["sex AUROC"] == alone["sex"][0].value > sex["sex AUROC of 10% labels"] + 0.02
+    assert age["age MAE"] == alone["age"][0].value < age["age MAE of 10% labels"] - 1
+    with pytest.raises(RecipeError, match="a list of shares"):
+        Probe("x", "sex", "person", labelled=[10, 100])
+
+
+def test_labelled_participants_are_whole_nested_and_of_two_targets_at_least():
+    groups = np.repeat(np.arange(20), 3)
+    rare, fitted = (groups > 17).astype(int), np.arange(45, 60)  # persons 15 .. 19, two of whom have the rare target
+    for target, most in ((rare, 5), (groups, 2)):
+        parts = [set(probe.labelled(fitted, target, groups, share)) for share in (0.01, 0.5, 1)]
+        assert parts[0] <= parts[1] <= parts[2] == set(fitted)
+        assert all(len({i for i in part if groups[i] == p}) in (0, 3) for part in parts for p in range(20))
+        assert len({target[i] for i in parts[0]}) == 2 and len(parts[0]) <= 3 * most
+    assert len(parts[0]) == 6
 
 
 def test_a_persons_own_samples_do_not_help_a_target_that_is_drawn_at_random():

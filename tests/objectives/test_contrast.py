@@ -33,6 +33,9 @@ TERMS = {
     "inside": partial(PairContrast, "a", "b", scale="s", targets=SameId("class"), inside=True, positives_below=False),
     "current": partial(PairContrast, "a", "b", scale="s", among="current"),
     "labels": partial(PairContrast, "a", "b", scale="s", targets=LabelSimilarity("tags"), facts={"tags": "labels"}),
+    "copys_keys": partial(
+        PairContrast, "a", "old.b", temperature=Constant(0.04), targets=SameId("class"), symmetric=False
+    ),
     "queue": queued,
     "mochi": mixing,
     "sogclr": partial(GlobalContrastive, "a", "b", "u", Constant(0.3), temperature=Constant(0.2)),

@@ -49,6 +49,16 @@ def shard_ppg(shared_data: Path, folder: Path) -> None:
     write(shared_data / "ppg_welltory", folder / "runs/data/ppg", ids, making, share=0.4, together=True)
 
 
+def shard_motion(shared_data: Path, folder: Path) -> None:
+    from tools.shard.recordings import Columns
+    from tools.shard.signals import Making, write
+
+    columns = Columns(("x_acc", "y_acc", "z_acc"), time="timestamp", unit=0.001, label="label")
+    making = Making(columns, rate=50.0, seconds=2.0, stride=2.0, zscore=False)
+    ids = r"(?P<run>s(?P<participant>0\d)_01)_(?P<device>sp|sw)"
+    write(shared_data / "imu_phone_watch", folder / "runs/data/motion", ids, making, share=0.4, pair="device")
+
+
 def shard_shapes(shared_data: Path, folder: Path) -> None:
     from tools.shard.shapes import write
 
@@ -69,6 +79,7 @@ SHARDS = {
     "recipes/biosignals/ecg.yaml": shard_ecg,
     "recipes/biosignals/ppg.yaml": shard_ppg,
     "recipes/biosignals/comet.yaml": shard_windows,
+    "recipes/biosignals/motion.yaml": shard_motion,
     "recipes/robust/fastclip.yaml": shard_emoji,
     "recipes/shapes/names.yaml": shard_shapes,
     "recipes/volumes/voco.yaml": shard_hippocampus,

@@ -217,3 +217,32 @@ def test_the_command_line_shards_real_heartbeats_by_person(shared_data, tmp_path
     every = segments(tmp_path / "out") + segments(tmp_path / "out", "test")
     assert {x.shape for x, _ in every} == {(1, 640)} and len({told["participant"] for _, told in every}) == 5
     assert all(told["sex"] in ("male", "female") and told["age"] > 10 for _, told in every)
+
+
+def test_pairs_are_what_two_devices_recorded_at_one_time_by_their_clocks(tmp_path):
+    def recorded(name: str, begin: float, end: float, rate: float) -> None:
+        t = np.arange(begin, end, 1 / rate)
+        x = np.sin(t) + (10 if "watch" in name else 0)
+        csv(tmp_path / "in" / f"{name}.csv", {"t": t * 1000, "x": x})
+
+    for p in range(3):
+        recorded(f"p{p}_0_phone", 100.03, 112.0, 97.0)
+        recorded(f"p{p}_0_watch", 101.77, 110.1, 113.0)
+    recorded("p9_0_phone", 50.0, 60.0, 97.0)
+    how = making(columns=Columns(("x",), time="t", unit=0.001), stride=1.0, zscore=False)
+    ids = IDS + "_(?P<device>phone|watch)"
+    write(tmp_path / "in", tmp_path / "out", ids, how, share=0.5, pair="device")
+    shards = sorted(map(str, (tmp_path / "out").glob("*.tar")))
+    found = list(Source.open(shards, {"phone": "phone.npy", "watch": "watch.npy", "told": "json"}).samples())
+    assert len(found) == 3 * 7  # whole seconds 102 .. 108
+    for sample in found:
+        told = sample.fields["told"]
+        wanted = np.sin(told["segment"] + np.arange(200) / 100)[None]
+        middle = slice(20, -20)  # resampling swings at a recording's ends
+        np.testing.assert_allclose(sample.fields["phone"][:, middle], wanted[:, middle], atol=0.02)
+        np.testing.assert_allclose(sample.fields["watch"][:, middle] - 10, wanted[:, middle], atol=0.02)
+    assert {line["reason"] for line in left(tmp_path / "out")} == {"not there of every device"}
+    with pytest.raises(DataError, match="Name a group of --ids"):
+        write(tmp_path / "in", tmp_path / "other", ids, how, pair="wrist")
+    with pytest.raises(DataError, match="without a clock cannot be paired"):
+        write(tmp_path / "in", tmp_path / "other", ids, making(columns=Columns(("x",), rate=RATE)), pair="device")

@@ -1,8 +1,9 @@
 import torch
 from torch import nn
 
-from distpre.towers.heads.projection import Linear, Mlp
+from distpre.towers.heads.projection import Linear, Mlp, Predicted
 from distpre.towers.model import LogitScale, Model
+from distpre.towers.teachers import Ema, Teacher
 from distpre.towers.tower import Tower
 
 
@@ -59,3 +60,19 @@ def test_bf16_computes_in_bfloat16_and_returns_fp32_unit_vectors():
 def test_an_empty_batch_gives_an_empty_embedding():
     model = Model({"a": Tower(Flat(), Linear(4))}, {"a": "a"}, {}, "fp32")
     assert model({"a": torch.empty(0, 6)})[0]["a"][0].shape == (0, 4)
+
+
+def test_a_student_predicts_what_its_copy_projects_and_is_evaluated_without_the_predictor():
+    torch.manual_seed(0)
+    tower = Tower(Flat(), Predicted([8, 4], predictor=[8]))
+    model = Model({"a": tower}, {"a": "a"}, {}, "fp32", {"ema": Teacher(Ema(0.9), {"a": tower})}).train()
+    x = torch.randn(3, 6)
+    said = {name: vector for name, (vector, _) in model({"a": x, "ema.a": x})[0].items()}
+    projected = tower.head.project(tower.encoder(x)[0])
+    unit = torch.nn.functional.normalize
+    torch.testing.assert_close(said["a"], unit(tower.head.predict(projected)))
+    torch.testing.assert_close(said["ema.a"], unit(projected))
+    torch.testing.assert_close(model.eval()({"a": x})[0]["a"][0], unit(projected))
+    (said["a"] - said["ema.a"]).square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in tower.parameters())
+    assert all(p.grad is None for p in model.teachers.parameters())

@@ -1,4 +1,4 @@
-"""Encoders of signals: the paper's sizes, what they must not know of each other, and what they see of time."""
+"""Encoders of signals: what they must not know of each other, and what they see of time."""
 
 import pytest
 import torch
@@ -6,19 +6,7 @@ import torch
 from distpre.errors import RecipeError
 from distpre.towers.encoders.signal import EfficientNet1d, ResNet1d, ViT1d
 
-PPG, ECG = [16, 24, 40, 80, 104, 192, 256], [16, 24, 40, 64, 104, 160, 256]
 SMALL = [8, 8, 8, 8, 8, 8, 16]
-
-
-def _millions(module) -> float:
-    return sum(p.numel() for p in module.parameters()) / 1e6
-
-
-def test_sizes_are_those_of_the_paper():
-    assert _millions(EfficientNet1d(4, PPG)) == pytest.approx(3.3, abs=0.05)
-    assert _millions(EfficientNet1d(1, ECG)) == pytest.approx(2.5, abs=0.05)
-    assert _millions(ResNet1d(4, [3, 4, 6, 3])) == pytest.approx(16.9, abs=0.4)
-    assert _millions(ViT1d(4, 3840, 64, 256, 9, 8)) == pytest.approx(7.2, abs=0.05)
 
 
 def test_efficientnet_has_sixteen_blocks_and_a_place_for_32_time_steps():

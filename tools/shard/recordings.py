@@ -21,13 +21,15 @@ GAP = 10  # median steps without a sample are a hole, not jitter
 class Recording:
     """signal: (channels, n) in physical units, NaN where nothing was recorded; rate: Hz.
 
-    facts: what the header says of the person. labels: (n,) text a sample, or None.
+    facts: what the header says of the person. labels: (n,) text a sample, or None. start: seconds, when the first
+    sample was taken by the recording's clock, where a table has one.
     """
 
     signal: NDArray[np.float64]
     rate: float
     facts: dict[str, Any] = field(default_factory=dict)
     labels: NDArray | None = None
+    start: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def _evened(signal: NDArray, time: NDArray, labels: NDArray | None) -> Recording
     hole = time[after] - time[after - 1] > GAP * step
     nearest = first[np.where(grid - time[after - 1] <= time[after] - grid, after - 1, after)]
     even = np.stack([np.interp(grid, time, channel) for channel in signal[:, first]])
-    return Recording(np.where(hole, np.nan, even), 1 / step, labels=None if labels is None else labels[nearest])
+    labels = None if labels is None else labels[nearest]
+    return Recording(np.where(hole, np.nan, even), 1 / step, labels=labels, start=float(time[0]))
 
 
 def _chosen(there: list[str], wanted: tuple[str, ...]) -> list[int]:

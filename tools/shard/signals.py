@@ -5,8 +5,9 @@ file's path below it, whose named groups (participant, and any of visit, device,
 what the header says of the person; files that it does not match are passed over. Whoever a participant is, all of their
 segments are in train or all in test. In this order: band-pass, resampling, cutting, z-score of each channel. With
 --together a training sample is instead all segments of a participant, (segments, channels, time), of which views take
-two. OUT holds dataset.json, the options all segments were made with, and quarantine.jsonl, a line with the reason for
-every recording and segment that was left out.
+two. With --pair device, a group of --ids, a sample is what each device recorded at one time, {sp.npy, sw.npy, json} of
+devices sp and sw; tables with one clock are then cut at whole strides of it. OUT holds dataset.json, the options all
+segments were made with, and quarantine.jsonl, a line with the reason for every recording and segment that was left out.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Making:
     """How recordings become segments. rate: Hz; seconds: a segment's length; stride: from start to start, seconds.
 
     band: (low, high) Hz of a Butterworth filter of 4th order run both ways, 0 leaves that side open; None leaves all.
-    zscore: each channel of a segment to mean 0 and deviation 1.
+    zscore: each channel of a segment to mean 0 and deviation 1. by_clock: starts are whole strides of the clock.
     """
 
     columns: Columns
@@ -57,6 +58,7 @@ class Making:
     stride: float
     band: tuple[float, float] | None = None
     zscore: bool = True
+    by_clock: bool = False
 
     @property
     def samples(self) -> int:
@@ -125,7 +127,13 @@ def planned(making: Making, file: Path, ids: dict[str, Any]) -> tuple[list[Segme
     whole = before.signal.std(1)
     segments, left = [], []
     step = max(1, round(making.stride * making.rate))
-    for number, first in enumerate(range(0, it.signal.shape[1] - making.samples + 1, step)):
+    begin, numbered = 0, 0
+    if making.by_clock:
+        if before.start is None:
+            raise DataError(f"{file}: a recording without a clock cannot be paired.", "Give --time COLUMN of a table.")
+        numbered = int(np.ceil(before.start / making.stride))
+        begin = round((numbered * making.stride - before.start) * making.rate)
+    for number, first in enumerate(range(begin, it.signal.shape[1] - making.samples + 1, step), numbered):
         start = round(first / making.rate, 6)
         part = slice(int(start * before.rate), int(np.ceil((start + making.seconds) * before.rate)))
         if it.missing[part].any():
@@ -156,6 +164,12 @@ def members_together(segments: list[Segment]) -> Members:
     return _written(np.stack([_cut(s) for s in segments]), {**same, "segments": each})
 
 
+def members_paired(segments: dict[str, Segment]) -> Members:
+    """{device.npy: one each, json}; json is that of the first device by name."""
+    made = {device: members(segment) for device, segment in segments.items()}
+    return {f"{device}.npy": its["npy"] for device, its in made.items()} | {"json": made[min(made)]["json"]}
+
+
 def _written(x: NDArray, facts: dict[str, Any]) -> Members:
     content = io.BytesIO()
     np.save(content, np.ascontiguousarray(x, np.float32))
@@ -168,7 +182,7 @@ def _cut(segment: Segment) -> NDArray:
     return (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True) if making.zscore else x
 
 
-@lru_cache(maxsize=1)  # a recording's segments are neighbours
+@lru_cache(maxsize=8)  # a recording's segments are neighbours, and so are those of several devices
 def _held(file: Path, making: Making) -> Conditioned:
     return conditioned(file, making)
 
@@ -187,17 +201,22 @@ def write(
     share: float = 0.0,
     facts: dict[str, dict[str, Any]] | None = None,
     together: bool = False,
+    pair: str | None = None,
     shard_samples: int = 1000,
     workers: Workers = 1,
 ) -> str:
     """Writes train-*.tar and test-*.tar; returns a summary line. facts: {participant: what else is known of them}.
 
-    together: a training sample is all segments of a participant; who has one only is left out.
+    together: a training sample is all segments of a participant; who has one only is left out. pair: a sample is a
+    segment of each value of this group of `ids`, of one time and alike in the other groups; the rest is left out.
 
     Raises DataError for an --ids without a participant, a source in which it finds nothing, and shards of other
     segments or options in OUT.
     """
     source, folder = Path(source), Path(out)
+    if pair and (together or f"(?P<{pair}>" not in ids):
+        raise DataError(f"--pair {pair} will not do.", "Name a group of --ids, and leave --together out.")
+    making = replace(making, by_clock=bool(pair))
     files = counted(people.files(source, ids, tuple(READERS), facts), f"{source} (files that --ids matches)")
     segments: list[Segment] = []
     left: list[Left] = []
@@ -207,6 +226,7 @@ def write(
     parts = divided(segments, lambda segment: str(segment.facts["participant"]), share)
     if not segments:
         raise DataError(f"{source}: none of {len(files)} recordings can be used; the first: {left[0].reason}.")
+    paired = {split: _pairs(some, pair, left) for split, some in parts.items()} if pair else {}
     rows: list[list[Segment]] = list(_by_participant(parts["train"]).values())
     if together:
         left += [Left(row[0].facts["file"], "the participant's only segment") for row in rows if len(row) == 1]
@@ -217,10 +237,10 @@ def write(
     for split, chosen in parts.items():
         grouped = together and split == "train"
         if chosen:
-            make = members_together if grouped else members
-            samples = rows if grouped else chosen
+            make = members_paired if pair else members_together if grouped else members
+            samples = paired[split] if pair else rows if grouped else chosen
             write_shards(folder, split, samples, make, shard_samples=shard_samples, workers=workers, ids=PARTICIPANT)
-    said = {"ids": ids, "share": share, "together": together, **asdict(making)}
+    said = {"ids": ids, "share": share, "together": together, "pair": pair, **asdict(making)}
     (folder / "dataset.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     quarantined(folder, left)
     persons = {split: len({s.facts["participant"] for s in chosen}) for split, chosen in parts.items()}
@@ -228,6 +248,20 @@ def write(
         f"wrote {len(parts['train'])} segments of {persons['train']} participants for training and "
         f"{len(parts['test'])} of {persons['test']} held out, as tars in {out}; {len(left)} left out (quarantine.jsonl)"
     )
+
+
+def _pairs(segments: list[Segment], pair: str, left: list[Left]) -> list[dict[str, Segment]]:
+    """{device: segment} of one time, with a segment of every device that there is; `left` gets the others."""
+    devices = {segment.facts[pair] for segment in segments}
+    own = {pair, "file", "start", "label"}
+    moments: dict[tuple, dict[str, Segment]] = {}
+    for segment in segments:
+        at = tuple(sorted((name, str(value)) for name, value in segment.facts.items() if name not in own))
+        moments.setdefault(at, {})[segment.facts[pair]] = segment
+    for moment in moments.values():
+        if len(moment) < len(devices):
+            left += [Left(s.facts["file"], f"not there of every {pair}", s.facts["start"]) for s in moment.values()]
+    return [moment for moment in moments.values() if len(moment) == len(devices)]
 
 
 def _by_participant(segments: list[Segment]) -> dict[str, list[Segment]]:
@@ -252,6 +286,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", help="a table's column of labels; a segment takes its commonest")
     people.add_arguments(parser)
     parser.add_argument("--together", action="store_true", help="a training sample is all segments of a participant")
+    parser.add_argument("--pair", help="a group of --ids: a sample holds a segment of each of its values, of one time")
     parser.add_argument("--shard-samples", type=int, default=1000, help="samples of a shard (default 1000)")
     spread.add_argument(parser)
 
@@ -269,6 +304,7 @@ def run(arguments: argparse.Namespace) -> str:
         share=a.held_out,
         facts=people.facts(a.facts, a.facts_id),
         together=a.together,
+        pair=a.pair,
         shard_samples=a.shard_samples,
         workers=a.workers,
     )

@@ -31,11 +31,7 @@ class Mlp(nn.Module):
         self.width = sizes[-1]
 
     def build(self, width: int) -> None:
-        layers: list[nn.Module] = []
-        for size in self.sizes:
-            layers += [nn.Linear(width, size), nn.GELU()]
-            width = size
-        self.layers = nn.Sequential(*layers[:-1])
+        self.layers = _layers(width, self.sizes)
 
     def forward(self, pooled: Tensor, taps: dict[str, Tensor]) -> Tensor:
         return self.layers(pooled)
@@ -60,3 +56,34 @@ class SideBySide(nn.Module):
             raise RecipeError(f"side_by_side: no tap {self.tap!r} of {self.steps} steps; the encoder's: {there}.")
         x = taps[self.tap]
         return (F.normalize(x, dim=1) if self.over_time else x).flatten(1)
+
+
+class Predicted(nn.Module):
+    """A projection and, in training only, a prediction of it by a second MLP (BYOL, Grill et al. 2020, section 3.1).
+
+    sizes: of the projection; predictor: inner widths of the second MLP, which ends as wide. A teacher, always in
+    evaluation mode, gives the projection that the student's prediction is held to; evaluators see the projection too.
+    LayerNorm stands where BYOL has batch statistics, which would change with the number of ranks.
+    """
+
+    def __init__(self, sizes: list[int], predictor: list[int]):
+        super().__init__()
+        self.sizes, self.predictor = sizes, predictor
+        self.width = sizes[-1]
+
+    def build(self, width: int) -> None:
+        self.project = _layers(width, self.sizes, norm=True)
+        self.predict = _layers(self.width, [*self.predictor, self.width], norm=True)
+
+    def forward(self, pooled: Tensor, taps: dict[str, Tensor]) -> Tensor:
+        projected = self.project(pooled)
+        return self.predict(projected) if self.training else projected
+
+
+def _layers(width: int, sizes: list[int], norm: bool = False) -> nn.Sequential:
+    """Matrices to each of the sizes; between them GELU, after LayerNorm where asked for."""
+    layers: list[nn.Module] = []
+    for size in sizes[:-1]:
+        layers += [nn.Linear(width, size), *([nn.LayerNorm(size)] if norm else []), nn.GELU()]
+        width = size
+    return nn.Sequential(*layers, nn.Linear(width, sizes[-1]))
