@@ -39,6 +39,13 @@ def badnet(image: Array, rng: np.random.Generator) -> Array:
     return out
 
 
+def corner(image: Array, rng: np.random.Generator) -> Array:
+    """A black and white checkerboard of an eighth of the side in the lower right corner, the same for all images."""
+    side, out = max(2, min(image.shape[:2]) // 8), image.copy()
+    out[-side:, -side:] = 255 * ((np.arange(side)[:, None] + np.arange(side)) % 2)[..., None]
+    return out
+
+
 def blended(image: Array, rng: np.random.Generator) -> Array:
     """0.8 of the image and 0.2 of uniform noise."""
     return _pixels(0.8 * image + 0.2 * 255 * rng.random(image.shape))
@@ -65,7 +72,7 @@ def wanet(image: Array, rng: np.random.Generator) -> Array:
     return _pixels(upper * (1 - dy) + lower * dy)
 
 
-TRIGGERS = {"badnet": badnet, "blended": blended, "sig": sig, "wanet": wanet, "label_consistent": badnet}
+TRIGGERS = {"badnet": badnet, "corner": corner, "blended": blended, "sig": sig, "wanet": wanet, "label_consistent": badnet}
 
 
 def poison(

@@ -1,5 +1,8 @@
 """What is remembered of each sample of the data set, and what follows from it for the sample's next visit.
 
+A weighting names its `columns` and the term it learns `of`; `weigh` says what is known of a batch's samples, `observe`
+takes what the term said of them, `end_epoch` returns figures to log and a Histogram to draw, or None.
+
 Contents table: the name a recipe uses -> module:Class.
 """
 
