@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from numpy.typing import NDArray
 
+BINS = 60
+
 
 @dataclass(frozen=True)
 class Histogram:

@@ -10,15 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distpre.runtime.group import device, from_rank_zero, gathered, rank, total
+from distpre.runtime.group import device, from_rank_zero, rank, total
 from distpre.types import Batch
-from distpre.weighting.histogram import Histogram
+from distpre.weighting.histogram import BINS, Histogram
 from distpre.weighting.state import SampleState
 
 LOSS, NOISE = "loss", "noise"
 FEWEST = 100  # losses that a fit needs
 LIGHTEST = 0.01  # a component's weight, below which the fit says nothing
-BINS = 60
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,7 @@ class GmmNoise:
             return {}, None
         losses, noise = state.column(LOSS), state.column(NOISE)
         known = losses.isfinite()
-        step = max(1, -(-state.size // self.most))  # every step-th sample: the order on the disk is no order of loss
-        sample = gathered(losses[-state.first % step :: step].to(device())).cpu().numpy()
-        sample = sample[np.isfinite(sample)]
+        sample = state.sampled(LOSS, self.most).numpy()
         found = from_rank_zero(fit(sample, seed) if rank() == 0 else None)
         posterior = found.posterior(losses[known]) if found else torch.zeros(int(known.sum()))
         noise[known] = self.momentum * noise[known].nan_to_num(0.0) + (1 - self.momentum) * posterior
