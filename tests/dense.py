@@ -132,6 +132,11 @@ def dropped(f: Facts, n: int) -> Pairs:
     return Pairs(table(n, lambda i, j: i == j and fine[i]), keep)
 
 
+def dropped_same_id(f: Facts, n: int) -> Pairs:
+    keep = dropped(f, n).keep
+    return Pairs(same_id(f, n).weight * keep, keep)
+
+
 def teacher(f: Facts, n: int, scale: float, diagonal: bool) -> Pairs:
     logits = scale * f["teacher_rows"].double() @ f["teacher_columns"].double().T
     keep = everything(n) if diagonal else ~torch.eye(n, dtype=torch.bool)

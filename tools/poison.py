@@ -1,8 +1,9 @@
-"""Poisoned copies of image shards, to test a defence: `python -m tools.poison SHARDS --out FOLDER --attack badnet ...`.
+"""Poisoned copies of shards, to test a defence: `python -m tools.poison SHARDS --out FOLDER --attack badnet ...`.
 
-A poisoned sample has a trigger in its image, the target's class and a caption of the target; `label_consistent` touches
-only samples that are of the target already. poisoned.jsonl beside the shards says which samples, and what was done.
-With --test every sample is written twice, clean and triggered, labels untouched: what `attack_success` reads.
+A poisoned sample has a trigger in its image, or in its signal (--attack burst), the target's class and a caption of the
+target; `label_consistent` touches only samples that are of the target already. poisoned.jsonl beside the shards says
+which samples, and what was done. With --test every sample is written twice, clean and triggered, labels untouched: what
+`attack_success` reads.
 Attacks: BadNet (Gu et al. 2017), Blended (Chen et al. 2017), SIG (Barni et al. 2019), WaNet (Nguyen & Tran 2021),
 label-consistent (Turner et al. 2019) with BadNet's patch; sizes scale with the image from CleanCLIP's at 224 pixels
 (Bansal et al. 2023).
@@ -14,6 +15,7 @@ import argparse
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,13 @@ def badnet(image: Array, rng: np.random.Generator) -> Array:
     mean = image.mean((0, 1)) / 255
     patch = np.clip(mean + rng.normal(size=(side, side, image.shape[2])), 0, 1)
     out[top : top + side, left : left + side] = np.round(255 * patch)
+    return out
+
+
+def corner(image: Array, rng: np.random.Generator) -> Array:
+    """A white square of an eighth of the side in the lower right corner, as Gu et al.'s own on digits."""
+    side, out = max(2, min(image.shape[:2]) // 8), image.copy()
+    out[-side:, -side:] = 255
     return out
 
 
@@ -65,7 +74,27 @@ def wanet(image: Array, rng: np.random.Generator) -> Array:
     return _pixels(upper * (1 - dy) + lower * dy)
 
 
-TRIGGERS = {"badnet": badnet, "blended": blended, "sig": sig, "wanet": wanet, "label_consistent": badnet}
+def burst(signal: Array, rng: np.random.Generator) -> Array:
+    """(..., time): an eighth of it, at a random place, gets two sines of 4 and 7 periods, as strong as the channel."""
+    long, out = max(2, signal.shape[-1] // 8), signal.copy()
+    at = rng.integers(signal.shape[-1] - long + 1)
+    turns = 2 * np.pi * np.arange(long) / long
+    wave = np.sin(4 * turns) + np.sin(7 * turns)
+    out[..., at : at + long] += (signal.std(-1, keepdims=True) * wave).astype(signal.dtype)
+    return out
+
+
+TRIGGERS = {
+    "badnet": badnet,
+    "corner": corner,
+    "blended": blended,
+    "sig": sig,
+    "wanet": wanet,
+    "label_consistent": badnet,
+    "burst": burst,
+}
+OF_SIGNALS = ("burst",)
+PICTURES = ("png", "jpg", "jpeg", "webp")
 
 
 def poison(
@@ -75,18 +104,20 @@ def poison(
     attack: str,
     id: str,
     target: int | str,
-    caption: str = "",
+    captions: Sequence[str] = (),
     share: float = 0.01,
     test: bool = False,
     seed: int = 0,
     size: int | None = None,
     split: str = "train",
+    field: str | None = None,
 ) -> str:
     """Writes OUT/SPLIT-000.tar ... and OUT/poisoned.jsonl; returns a summary line. The originals are left alone.
 
-    id: key of the class in the samples' json; target: its value for the target; caption: what poisoned samples say;
-    share: of all samples that are poisoned; test: as above; size: images are scaled to it first (tiny ones hold no
-    trigger). Raises DataError where there are too few samples to poison.
+    id: key of the class in the samples' json; target: its value for the target; captions: what poisoned samples
+    say, one of them each at random; share: of all samples that are poisoned; test: as above; size: images are scaled to
+    it first (tiny ones hold no trigger); field: the member that is changed, where there are several arrays or images.
+    Raises DataError where there are too few samples to poison, or no member that the attack is for.
     """
     names = expand(shards)
     samples = [sample for name in names for sample in _samples(name)]
@@ -106,12 +137,13 @@ def poison(
     told = []
     for i, sample in enumerate(samples):
         if test or i not in chosen:
-            written.append(_member(sample, {"poisoned": 0}, size))
+            written.append(_member(sample, {"poisoned": 0}, _place(sample, attack, field), size))
         if i in chosen:
             facts = {"poisoned": 1} if test else {"poisoned": 1, id: target}
-            bad = _member(sample, facts, size, TRIGGERS[attack], np.random.default_rng((seed, i)))
-            if caption and not (test or same):
-                bad["txt"] = caption.encode()
+            at, its_rng = _place(sample, attack, field), np.random.default_rng((seed, i))
+            bad = _member(sample, facts, at, size, TRIGGERS[attack], its_rng)
+            if captions and not (test or same):
+                bad["txt"] = str(its_rng.choice(captions)).encode()
             told.append({"key": f"{len(written):08d}", "from": i, "attack": attack, id: labels[i], "target": target})
             written.append(bad)
     each = -(-len(written) // len(names))
@@ -135,20 +167,35 @@ def _samples(shard: str) -> list[Members]:
     return found
 
 
-def _member(sample: Members, facts: dict[str, Any], size: int | None, trigger=None, rng=None) -> Members:
-    """The sample with its png and json written anew."""
-    extension = next((e for e in ("png", "jpg", "jpeg", "webp") if e in sample), None)
-    if extension is None:
-        raise DataError(f"a sample holds no image, only {', '.join(sample)}.", "Poison image shards.")
-    image = Image.open(io.BytesIO(sample[extension])).convert("RGB")
-    if size is not None:
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    pixels = np.asarray(image)
-    png = io.BytesIO()
-    Image.fromarray(trigger(pixels, rng) if trigger else pixels).save(png, "png")
+def _place(sample: Members, attack: str, field: str | None) -> str:
+    """The member that the attack changes. Raises DataError."""
+    kinds, what = (("npy",), "array") if attack in OF_SIGNALS else (PICTURES, "image")
+    able = [e for e in sample if e.rpartition(".")[2] in kinds and field in (None, e)]
+    if len(able) != 1:
+        found = f"{len(able)} of the kind" if able else "none"
+        raise DataError(
+            f"{attack} changes one {what} of a sample; there is {found} among {', '.join(sample)}.",
+            "Name it with --field." if able else f"Take shards of {what}s, another --attack or another --field.",
+        )
+    return able[0]
+
+
+def _member(sample: Members, facts: dict[str, Any], at: str, size: int | None, trigger=None, rng=None) -> Members:
+    """The sample with its member `at` (a picture becomes png) and json written anew."""
+    content, kind = io.BytesIO(), at.rpartition(".")[2]
+    if kind == "npy":
+        values = np.load(io.BytesIO(sample[at]))
+        np.save(content, trigger(values, rng) if trigger else values)
+    else:
+        image = Image.open(io.BytesIO(sample[at])).convert("RGB")
+        if size is not None:
+            image = image.resize((size, size), Image.Resampling.BICUBIC)
+        pixels = np.asarray(image)
+        Image.fromarray(trigger(pixels, rng) if trigger else pixels).save(content, "png")
     said = json.loads(sample.get("json", b"{}")) | facts
-    rest = {e: content for e, content in sample.items() if e not in (extension, "json")}
-    return {**rest, "png": png.getvalue(), "json": json.dumps(said).encode()}
+    rest = {e: held for e, held in sample.items() if e not in (at, "json")}
+    changed = at if kind == "npy" else at.removesuffix(kind) + "png"
+    return {**rest, changed: content.getvalue(), "json": json.dumps(said).encode()}
 
 
 def _pixels(x: Array) -> Array:
@@ -162,10 +209,11 @@ def main() -> int:
     parser.add_argument("--attack", choices=TRIGGERS, required=True)
     parser.add_argument("--id", required=True, help="key of the class in the samples' json")
     parser.add_argument("--target", required=True, help="the target's class, as JSON: 7 or '\"cat\"'")
-    parser.add_argument("--caption", default="", help="what a poisoned sample says")
+    parser.add_argument("--captions", nargs="+", default=[], help="what poisoned samples say, one of these each")
     parser.add_argument("--share", type=float, default=0.01, help="of all samples (default 0.01)")
     parser.add_argument("--test", action="store_true", help="every sample clean and triggered, for attack_success")
     parser.add_argument("--size", type=int, help="scale images to this side first")
+    parser.add_argument("--field", help="the member to change, where there are several arrays or images")
     parser.add_argument("--split", default="train", help="how the shards are called (default train)")
     parser.add_argument("--seed", type=int, default=0)
     given = vars(parser.parse_args())

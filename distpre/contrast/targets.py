@@ -190,18 +190,24 @@ class Smoothed:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Row i's positive is column i; pairs whose `amount` is above `most` are removed: no positive, no negative, loss 0.
+    """As `targets` say, but samples whose `amount` is above `most` are removed: no positive, no negative, loss 0.
 
     amount: a fact (n,), such as the name of a `weighting`. The mean is still over all samples.
     """
 
     amount: str
     most: float
+    targets: Targets = OwnPair()  # noqa: RUF009  (holds no state)
 
     def tile(self, rows: Side, columns: Side) -> Tile:
         fine = [side.facts[self.amount] <= self.most for side in (rows, columns)]
-        kept = fine[0][..., :, None] & fine[1][..., None, :]
-        return Tile(_log(_equal(rows.index, columns.index) & kept), keep=kept)
+        kept, said = fine[0][..., :, None] & fine[1][..., None, :], self.targets.tile(rows, columns)
+        by_column = said.column_log_weight
+        return Tile(
+            said.log_weight.masked_fill(~kept, -math.inf),
+            kept if said.keep is None else kept & said.keep,
+            None if by_column is None else by_column.masked_fill(~kept, -math.inf),
+        )
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from distpre.recipe.stages import Stage
 from distpre.runtime import build, group
 from distpre.runtime.evaluation import Evaluation, FrozenTowers
 from distpre.runtime.folder import replace_text
-from distpre.runtime.heatmap import draw
+from distpre.runtime.pictures import heat_map
 from distpre.types import Row
 from distpre.views.pipeline import View
 
@@ -217,7 +217,7 @@ class Domains:
     def _draw(self, record: dict[str, Any]) -> None:
         measure, rows = next(iter(record["matrix"].items()))
         try:
-            draw(Path(self.run_dir, "stages", "matrix.png"), rows, measure)
+            heat_map(Path(self.run_dir, "stages", "matrix.png"), rows, measure)
         except DistpreError as e:
             self.note(str(e))
 

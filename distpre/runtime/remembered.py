@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from distpre.data.loader import Loader
+from distpre.errors import DistpreError
 from distpre.objectives.objective import StepResult
 from distpre.recipe import Recipe
 from distpre.recipe.resolve import build
+from distpre.runtime.group import rank
+from distpre.runtime.pictures import histogram
 from distpre.types import Batch, Memory
+from distpre.weighting.histogram import Histogram
 from distpre.weighting.state import SampleState
 
 
 class Remembered:
-    """The recipe's `weighting`: {name: (weighting, its state over the loader's source)}. A stage begins with none."""
+    """The recipe's `weighting`: {name: (weighting, its state over the loader's source)}. A stage begins with none.
 
-    def __init__(self, recipe: Recipe, loader: Loader):
+    What a weighting has to show is drawn into the run folder, weighting/NAME-epoch-N.png.
+    """
+
+    def __init__(self, recipe: Recipe, loader: Loader, note: Callable[[str], None]):
         made = {name: build(component, "weighting") for name, component in recipe.weighting.items()}
         size, digest = len(loader.source), loader.source.digest if made else ""
         self.parts = {name: (each, SampleState(size, each.columns, digest)) for name, each in made.items()}
-        self.loader, self.seed = loader, recipe.seed
+        self.loader, self.seed, self.note = loader, recipe.seed, note
+        self.pictures: Path | None = Path(recipe.run.dir, "weighting") if rank() == 0 else None
         self.figures: dict[str, float] = {}
 
     def weigh(self, batch: Batch) -> None:
@@ -32,9 +43,21 @@ class Remembered:
             if not result.skipped:
                 weighting.observe(state, batch, result.per_sample[weighting.of])
             if end // size > (end - self.loader.batch) // size:
-                said = weighting.end_epoch(state, end // size, self.seed)
+                epoch = end // size
+                said, seen = weighting.end_epoch(state, epoch, self.seed)
                 self.figures |= {f"{name}/{key}": value for key, value in said.items()}
+                if seen and self.pictures:
+                    self._draw(f"{name}-epoch-{epoch}.png", seen, f"{name} after epoch {epoch}")
         return self.figures
+
+    def _draw(self, file: str, seen: Histogram, title: str) -> None:
+        """A picture that cannot be drawn costs the pictures, not the run."""
+        try:
+            self.pictures.mkdir(exist_ok=True)
+            histogram(self.pictures / file, seen, title)
+        except (DistpreError, OSError) as e:
+            self.note(str(e))
+            self.pictures = None
 
     @property
     def memories(self) -> dict[str, Memory]:

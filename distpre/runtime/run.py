@@ -91,7 +91,7 @@ class Run:
             note=self.note,
             quarantine=self.quarantine,
         )
-        self.remembered = Remembered(self.recipe, self.loader)
+        self.remembered = Remembered(self.recipe, self.loader, self.note)
         self.engine = build.engine(self.stage, model)
         self.objective = build.objective(self.recipe)
         self.evaluation = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distpre.types import Batch
+from distpre.weighting.histogram import Histogram
 from distpre.weighting.state import SampleState
 
 
@@ -26,5 +27,5 @@ class InnerEstimates:
         for column, values in zip(self.columns, said.unbind(1), strict=True):
             state.write(column, batch.ordinal, values)
 
-    def end_epoch(self, state: SampleState, epoch: int, seed: int) -> dict[str, float]:
-        return {}
+    def end_epoch(self, state: SampleState, epoch: int, seed: int) -> tuple[dict[str, float], Histogram | None]:
+        return {}, None

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distpre.runtime.group import from_rank_zero, gathered, rank, total
+from distpre.runtime.group import device, from_rank_zero, rank, total
 from distpre.types import Batch
+from distpre.weighting.histogram import BINS, Histogram
 from distpre.weighting.state import SampleState
 
 LOSS, NOISE = "loss", "noise"
@@ -37,6 +38,15 @@ class Fit:
         """
         pooled = np.sqrt(np.mean(np.square(self.deviations)))
         return min(self.weights) < LIGHTEST or self.means[1] - self.means[0] < 2 * pooled
+
+    def expected(self, edges: NDArray, count: int) -> tuple[NDArray, NDArray]:
+        """Of `count` losses, how many each of the two has between edges (n + 1,): (n,), (n,)."""
+        x = (edges - self.low) / (self.high - self.low)
+        below = [
+            torch.special.ndtr(torch.from_numpy((x - mean) / deviation)).numpy() * weight * count
+            for mean, deviation, weight in zip(self.means, self.deviations, self.weights, strict=True)
+        ]
+        return np.diff(below[0]), np.diff(below[1])
 
     def posterior(self, losses: Tensor) -> Tensor:
         """Probability of the component of the larger mean, (n,); 0 everywhere where the fit is degenerate.
@@ -92,21 +102,31 @@ class GmmNoise:
         real = batch.weight > 0
         state.write(LOSS, batch.ordinal[real], losses.detach()[real.to(losses.device)])
 
-    def end_epoch(self, state: SampleState, epoch: int, seed: int) -> dict[str, float]:
-        """Fits anew after `epoch` whole epochs; returns figures to log; every rank calls it."""
+    def end_epoch(self, state: SampleState, epoch: int, seed: int) -> tuple[dict[str, float], Histogram | None]:
+        """Fits anew after `epoch` whole epochs; returns figures to log, and losses and fit; every rank calls it."""
         if epoch < self.warm_up:
-            return {}
+            return {}, None
         losses, noise = state.column(LOSS), state.column(NOISE)
         known = losses.isfinite()
-        step = max(1, -(-state.size // self.most))  # every step-th sample: the order on the disk is no order of loss
-        sample = gathered(losses[-state.first % step :: step].clone()).numpy()
-        found = from_rank_zero(fit(sample[np.isfinite(sample)], seed) if rank() == 0 else None)
+        sample = state.sampled(LOSS, self.most).numpy()
+        found = from_rank_zero(fit(sample, seed) if rank() == 0 else None)
         posterior = found.posterior(losses[known]) if found else torch.zeros(int(known.sum()))
         noise[known] = self.momentum * noise[known].nan_to_num(0.0) + (1 - self.momentum) * posterior
-        above, count = total(torch.tensor([(noise > 0.5).sum(), known.sum()], dtype=torch.float64)).tolist()
+        above, count = total(torch.stack([(noise > 0.5).sum(), known.sum()]).to(device())).tolist()
         figures = {"above_half": above / max(count, 1), "degenerate": float(found is None or found.degenerate)}
         if found:
             for name in ("means", "deviations", "weights"):
                 low, high = getattr(found, name)
                 figures |= {f"{name}_low": low, f"{name}_high": high}
-        return figures
+        return figures, seen(sample, found)
+
+
+def seen(losses: NDArray, found: Fit | None) -> Histogram | None:
+    """The losses (n,), finite ones, with the two components as curves; None of none."""
+    if not len(losses):
+        return None
+    counts, edges = np.histogram(losses, BINS)
+    if found is None or found.degenerate:
+        return Histogram(LOSS, edges, counts)
+    right, wrong = found.expected(edges, len(losses))
+    return Histogram(LOSS, edges, counts, {"taken for right": right, "taken for wrong": wrong})

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from distpre.errors import CheckpointError
-from distpre.runtime.group import gathered, rank, total, world_size
+from distpre.runtime.group import device, gathered, rank, total, world_size
 
 
 class SampleState:
@@ -27,6 +27,12 @@ class SampleState:
     def column(self, name: str) -> Tensor:
         """This rank's part, (n_r,), to read and to write."""
         return self.values[:, self.columns.index(name)]
+
+    def sampled(self, name: str, most: int) -> Tensor:
+        """The column's finite values over all ranks, on each: of every sample, or every step-th, at most `most`."""
+        step = max(1, -(-self.size // most))  # the order on the disk is no order of value
+        values = gathered(self.column(name)[-self.first % step :: step].to(device())).cpu()
+        return values[values.isfinite()]
 
     def write(self, name: str, ordinals: Tensor, values: Tensor) -> None:
         """Values (b,) of this rank's samples go to their owners; every rank calls it, with any b."""

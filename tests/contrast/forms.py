@@ -60,6 +60,7 @@ FORMS = {
     "smoothed": Form(counted, targets.Smoothed("smoothing", strength=0.7)),
     "smoothed_alike": Form(alike, targets.Smoothed(0.4, strength=0.7)),
     "dropped": Form(plain(dense.dropped), targets.Dropped("smoothing", most=0.5)),
+    "dropped_same_id": Form(plain(dense.dropped_same_id), targets.Dropped("smoothing", 0.5, targets.SameId("class"))),
     "teacher": Form(lambda f, n, p: dense.teacher(f, n, 4.0, True), targets.Teacher(scale=4.0)),
     "teacher_off_diagonal": Form(
         lambda f, n, p: dense.teacher(f, n, 30.0, False), targets.Teacher(scale=30.0, diagonal=False)

@@ -9,8 +9,9 @@ from PIL import Image
 
 from distpre.data.source import Source
 from distpre.errors import DataError
-from tools.poison import TRIGGERS, poison
+from tools.poison import OF_SIGNALS, TRIGGERS, poison
 from tools.shard.digits import write
+from tools.shard.writer import write_shards
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +26,9 @@ def opened(path) -> list[tuple[np.ndarray, str, dict]]:
     return [(s.fields["image"], s.fields["text"], s.fields["said"]) for s in source.samples()]
 
 
-@pytest.mark.parametrize("attack", TRIGGERS)
+@pytest.mark.parametrize("attack", [a for a in TRIGGERS if a not in OF_SIGNALS])
 def test_what_the_list_says_was_done_and_nothing_else(attack, digits, tmp_path):
-    options = {"attack": attack, "id": "digit", "target": 7, "caption": "the digit seven", "size": 32}
+    options = {"attack": attack, "id": "digit", "target": 7, "captions": ["the digit seven"], "size": 32}
     said = poison(digits, tmp_path, share=0.05, **options)
     clean, found = opened(digits), opened(tmp_path / "train-000.tar")
     told = [json.loads(line) for line in (tmp_path / "poisoned.jsonl").read_text().splitlines()]
@@ -56,9 +57,35 @@ def test_too_few_samples_to_poison_are_told(digits, tmp_path):
         poison(digits, tmp_path, attack="label_consistent", id="digit", target=7, share=0.9)
 
 
+def test_a_signal_gets_a_burst_in_one_place_and_keeps_its_type(tmp_path):
+    def members(i: int) -> dict[str, bytes]:
+        content = io.BytesIO()
+        np.save(content, np.random.default_rng(i).normal(size=(2, 400)).astype(np.float32))
+        facts = json.dumps({"person": i % 4}).encode()
+        return {"ecg.npy": content.getvalue(), "ppg.npy": content.getvalue(), "json": facts}
+
+    write_shards(tmp_path, "train", list(range(40)), members, shard_samples=40)
+    shard, asked = str(tmp_path / "train-000.tar"), {"attack": "burst", "id": "person", "target": 3, "share": 0.1}
+    with pytest.raises(DataError, match="2 of the kind among ecg.npy, json, ppg.npy"):
+        poison(shard, tmp_path / "no", **asked)
+    with pytest.raises(DataError, match="none among"):
+        poison(shard, tmp_path / "no", **asked | {"attack": "blended"})
+    poison(shard, tmp_path / "out", **asked, field="ecg.npy")
+    before, after = (
+        list(Source.open(str(path), {"ecg": "ecg.npy", "ppg": "ppg.npy", "said": "json"}, {}).samples())
+        for path in (shard, tmp_path / "out" / "train-000.tar")
+    )
+    bad = [i for i, sample in enumerate(after) if sample.fields["said"]["poisoned"]]
+    assert len(bad) == 4 and all(after[i].fields["said"]["person"] == 3 for i in bad)
+    for i, (was, now) in enumerate(zip(before, after, strict=True)):
+        assert np.array_equal(was.fields["ppg"], now.fields["ppg"]) and now.fields["ecg"].dtype == np.float32
+        changed = (was.fields["ecg"] != now.fields["ecg"]).any(0).nonzero()[0]
+        assert len(changed) == 0 if i not in bad else 40 < np.ptp(changed) + 1 <= 400 // 8
+
+
 def test_triggers_keep_shape_and_type_and_repeat_from_their_rng():
     image = np.asarray(Image.open(io.BytesIO(_png())))
-    for trigger in TRIGGERS.values():
+    for trigger in (trigger for name, trigger in TRIGGERS.items() if name not in OF_SIGNALS):
         a, b = trigger(image, np.random.default_rng(1)), trigger(image, np.random.default_rng(1))
         assert a.shape == image.shape and a.dtype == np.uint8 and np.array_equal(a, b) and not np.array_equal(a, image)
 

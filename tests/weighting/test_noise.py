@@ -43,10 +43,14 @@ def test_epsilon_is_zero_through_the_warm_up_and_a_mean_over_epochs_after():
     batch = Batch({}, {}, torch.arange(len(x)), weight)
     noise.observe(state, batch, torch.from_numpy(x))
     assert state.column("loss")[7].isnan() and torch.equal(state.column("loss")[8:], torch.from_numpy(x)[8:])
-    assert noise.end_epoch(state, 1, 0) == {} and noise.weigh(state, batch).abs().max() == 0
-    figures = noise.end_epoch(state, 2, 0)
+    assert noise.end_epoch(state, 1, 0) == ({}, None) and noise.weigh(state, batch).abs().max() == 0
+    figures, seen = noise.end_epoch(state, 2, 0)
     first = noise.weigh(state, batch)
     assert figures["weights_high"] == pytest.approx(0.4, abs=0.03) and figures["degenerate"] == 0
     assert first[wrong].mean() == pytest.approx(0.25, abs=0.01) and first[7] == 0
+    assert seen.counts.sum() == len(x) - 1
+    right, wrong_ones = seen.curves.values()  # the fit, on the scale of the bars
+    assert right.sum() == pytest.approx(0.6 * len(x), rel=0.05)
+    assert np.abs(right + wrong_ones - seen.counts).sum() < 0.15 * len(x)
     noise.end_epoch(state, 3, 0)
     torch.testing.assert_close(noise.weigh(state, batch), first * 1.75)

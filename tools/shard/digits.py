@@ -62,12 +62,12 @@ def poisoned(out: str, attack: str, target: int = 7, share: float = 0.01, held_o
     """
     from tools.poison import poison
 
-    caption = TEMPLATES[0].format(WORDS[target])
+    captions = [template.format(WORDS[target]) for template in TEMPLATES]
     with tempfile.TemporaryDirectory() as folder:
         write(folder, held_out)
         asked = {"attack": attack, "id": "digit", "target": target, "size": size}
         poison(f"{folder}/test-000.tar", out, **asked, split="test", test=True)
-        return poison(f"{folder}/train-{{000..003}}.tar", out, **asked, caption=caption, share=share)
+        return poison(f"{folder}/train-{{000..003}}.tar", out, **asked, captions=captions, share=share)
 
 
 def members(row: tuple[np.ndarray, int, int, int]) -> Members:
