@@ -14,6 +14,7 @@ import numpy as np
 from tools.shard.writer import Members, write_shards
 
 WIDTH = 32  # of both modalities
+NOISE = 0.4  # of each modality's own: a pair cannot always be told from another
 
 
 def write(
@@ -31,7 +32,7 @@ def write(
     def pairs(n: int, domain: int, number: int) -> list[tuple]:
         z = rng.standard_normal((n, hidden)) * deviations
         z = z @ turn if domain else z
-        x, y = (np.tanh(2 * z @ a) + 0.5 * z @ b + 0.05 * rng.standard_normal((n, WIDTH)) for a, b in layers)
+        x, y = (np.tanh(2 * z @ a) + 0.5 * z @ b + NOISE * rng.standard_normal((n, WIDTH)) for a, b in layers)
         return [(_npy(u), _npy(v), domain, number) for u, v in zip(x, y, strict=True)]
 
     train = pairs(first, 0, 0) + [row for number in range(1, parts + 1) for row in pairs(part, 1, number)]
