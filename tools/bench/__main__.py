@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHES = {"contrast": "tools.bench.contrast", "loader": "tools.bench.loader"}
+BENCHES = {"contrast": "tools.bench.contrast", "loader": "tools.bench.loader", "teacher": "tools.bench.teacher"}
 
 
 def main() -> int:
