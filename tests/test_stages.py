@@ -71,6 +71,8 @@ def begins_with_the_weights_before_and_holds_what_it_freezes(run: Path) -> None:
     name = "towers.image.encoder.visual.proj"
     assert torch.equal(ends[1][f"teachers.old.{name[7:]}"], ends[0][name])
     assert not torch.equal(ends[1][name], ends[0][name])
+    fisher = load_file(run / "stages/0-zero_one.fisher.safetensors")[name]
+    assert torch.equal(ends[1][f"teachers.fisher.{name[7:]}"], fisher) and 0 <= fisher.min() < fisher.max()
     frozen = "towers.text.encoder.text.token_embedding.weight"
     assert torch.equal(ends[2][frozen], ends[1][frozen]) and not torch.equal(ends[1][frozen], ends[0][frozen])
     assert not any(key.startswith("teachers.") for key in ends[2])

@@ -67,6 +67,7 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
     for name, teacher in recipe.teachers.items():
         found += _named(teacher.keywords(), ("teachers", name, "of"), recipe.towers, "tower")
         found += _named(teacher.keywords(), ("teachers", name, "views"), embedded, "view that a tower embeds")
+        found += _named(teacher.keywords(), ("teachers", name, "around"), recipe.teachers, "teacher")
     for name, each in recipe.weighting.items():
         found += _named(each.keywords(), ("weighting", name, "of"), recipe.objective, "term")
     found.append((("data",), "train", sources, "source"))

@@ -24,7 +24,7 @@ from distpre.recipe.stages import Stage
 from distpre.runtime import group
 from distpre.runtime.engine import Engine
 from distpre.towers.model import LogitScale, Model
-from distpre.towers.teachers import Teacher
+from distpre.towers.teachers import Teacher, Teaching
 from distpre.towers.tower import Tower
 from distpre.views.pipeline import View
 
@@ -57,11 +57,20 @@ def bare(encoder: Component) -> Component:
 
 def teachers(recipe: Recipe, towers: dict[str, Tower]) -> dict[str, Teacher]:
     """Copies of the towers; Teaching.begin gives them their weights."""
-    made = {name: build(component, "teacher") for name, component in recipe.teachers.items()}
-    return {
+    made = {
         name: Teacher(teaching, {k: v for k, v in towers.items() if teaching.of is None or k in teaching.of})
-        for name, teaching in made.items()
+        for name, teaching in teachings(recipe).items()
     }
+    for name, teacher in made.items():
+        around = teacher.teaching.around
+        if around and (lacking := [tower for tower in teacher if tower not in made[around]]):
+            what = f"teachers.{name}: the teacher {around!r} that it holds to has no tower {lacking[0]!r}."
+            raise RecipeError(what, f"Give both the same `of`: {', '.join(made[around])}.")
+    return made
+
+
+def teachings(recipe: Recipe) -> dict[str, Teaching]:
+    return {name: build(component, "teacher") for name, component in recipe.teachers.items()}
 
 
 def freeze(model: Model, names: list[str]) -> None:

@@ -3,6 +3,7 @@
 stages/0-people.safetensors            the whole model at the stage's end, to evaluate or to teach from
        0-people.embeddings.safetensors at most SAMPLES of each domain, to see what later stages turn
        0-people.replay.npy             ordinals of its training samples, in the order of herding
+       0-people.fisher.safetensors     Fisher information of its objective and of the stages' before
        0-people.json                   written last: the stage is over
 """
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from distpre.data.source import Source
 from distpre.data.subset import Subset, buffer, domain, herded, replayed
-from distpre.errors import DataError, DistpreError
+from distpre.errors import CheckpointError, DataError, DistpreError
 from distpre.evaluators.forgetting import cross_angle, self_angle, summary
 from distpre.recipe.stages import Stage
 from distpre.runtime import build, group
@@ -87,6 +88,29 @@ def check_stages(stages: list[Stage], run_dir: str | Path, note: Callable[[str],
                     raise DataError(f"evaluate.domains.{name}: {e.what.removeprefix('data: ')}", e.remedy) from e
 
 
+def wants_fisher(stages: list[Stage], number: int) -> bool:
+    """Whether a later stage is held by what stage `number` leaves."""
+    return any(its.around for stage in stages[number + 1 :] for its in build.teachings(stage.recipe).values())
+
+
+def fisher_before(run_dir: str | Path, stages: list[Stage], stage: Stage, model: nn.Module) -> dict[str, Tensor]:
+    """The stage before's Fisher information, by the names that it has in the model's teachers `fisher`.
+
+    Raises CheckpointError where the stage before left none.
+    """
+    teachers = [name for name, teacher in model.teachers.items() if teacher.teaching.around]
+    if not teachers or stage.number == 0:
+        return {}
+    path = path_of(run_dir, stages[stage.number - 1], ".fisher.safetensors")
+    if not path.exists():
+        what = f"{path} is not there: the stage before ended under a recipe without the teacher {teachers[0]!r}."
+        raise CheckpointError(what, "Train in a new run.dir.")
+    names = [f"teachers.{name}.{weight}" for name in teachers for weight, _ in model.teachers[name].named_parameters()]
+    kept = load_file(path)
+    known = {name: f"towers.{name.split('.', 2)[2]}" for name in names}
+    return {name: kept[weight] for name, weight in known.items() if weight in kept}  # not those that never trained
+
+
 def buffer_size(of: Stage, for_: Stage, source: Source | Subset) -> int:
     spec = for_.recipe.data.replay
     return spec.samples or max(1, round(spec.share * len(source)))
@@ -118,8 +142,10 @@ class Domains:
         """The record of the model before its first update."""
         return self._record(UNTRAINED, 0, [])
 
-    def close_stage(self, step: int, weights: Path, records: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """Writes what the stage leaves, the mark that it is over last. records: of the stages before.
+    def close_stage(
+        self, step: int, weights: Path, records: list[dict[str, Any]], fisher: dict[str, Tensor]
+    ) -> dict[str, Any] | None:
+        """Writes what the stage leaves, the mark that it is over last. records: of the stages before; fisher: its own.
 
         Returns the record of the domains, None where the recipe names none; every rank calls it.
         """
@@ -131,6 +157,11 @@ class Domains:
             kept = path_of(self.run_dir, self.stage, ".safetensors")
             kept.unlink(missing_ok=True)
             kept.hardlink_to(weights)
+            if fisher:
+                before = path_of(self.run_dir, self.stages[self.stage.number - 1], ".fisher.safetensors")
+                earlier = load_file(before) if self.stage.number and before.exists() else {}
+                every = earlier | {name: f + earlier.get(name, 0) for name, f in fisher.items()}
+                save_file(every, path_of(self.run_dir, self.stage, ".fisher.safetensors"))
             if record is not None:
                 self._draw(record)
             replace_text(path_of(self.run_dir, self.stage, ".json"), json.dumps({"step": step}) + "\n")

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,8 @@ class Engine:
         self.model, self.lr, self.steps, self.zero, self.accumulation = model, lr, steps, zero, accumulation
         self.first, self.device = first, group.device()
         self.clip = clip
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.penalties: dict[str, Tensor] = {}
         batch_norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         self.norms = [norm for norm in batch_norms if norm.running_mean is not None]
         config = {
@@ -110,13 +112,77 @@ class Engine:
         rate = self.lr.at(index - self.first, self.steps)
         for parameters in self.wrapped.optimizer.param_groups:
             parameters["lr"] = rate
-        updates = self.wrapped.is_gradient_accumulation_boundary()
+        updates = self.updates
+        if updates:
+            self._teachers_hold(index - self.first)
         self.wrapped.step()
         if updates:
             self._share_statistics()
             self._bound_scales()
             self._teachers_follow(index - self.first)
         return rate
+
+    @property
+    def updates(self) -> bool:
+        """Whether the micro-batch in hand is the step's last."""
+        return self.wrapped.is_gradient_accumulation_boundary()
+
+    def pass_over(self) -> None:
+        """Counts a micro-batch and changes no weight; the optimiser's moments are spoilt."""
+        for parameters in self.wrapped.optimizer.param_groups:
+            parameters["lr"] = 0.0
+        self.wrapped.step()
+
+    def gradients(self) -> Iterator[tuple[str, slice, Tensor]]:
+        """(weight, part, its gradient): of each flattened weight the part that this rank updates, under any ZeRO stage.
+
+        Between a step's last backward and step; the gradient may be changed in place.
+        """
+        from deepspeed.utils import safe_get_local_grad, safe_set_local_grad
+
+        for name, p in self.trained.items():
+            if self.zero == 3:
+                gradient, first = safe_get_local_grad(p), group.rank() * p.ds_tensor.numel()
+                size = max(0, min(len(gradient), p.ds_numel - first))  # the last parts are padded
+                yield name, slice(first, first + size), gradient[:size]
+                safe_set_local_grad(p, gradient)
+            elif self.zero and p._hp_mapping is not None:
+                at = p._hp_mapping.lp_fragment_address
+                gradient = p._hp_mapping.get_lp_grad_fragment(p._index_in_param_group)
+                yield name, slice(at.start, at.start + at.numel), gradient
+            elif not self.zero and p.grad is not None:
+                yield name, slice(0, p.numel()), p.grad
+
+    def _part(self, p: nn.Parameter, at: slice, like: Tensor) -> Tensor:
+        """A parameter's part, in the shape of its gradient's."""
+        mine = p.ds_tensor.data[: at.stop - at.start] if self.zero == 3 else p.data.flatten()[at]
+        return mine.view(like.shape)
+
+    def whole(self, name: str, at: slice, part: Tensor) -> Tensor:
+        """The ranks' parts of a figure a weight, together; every rank calls it, with an empty part if it has none."""
+        p = self.trained[name]
+        full = torch.zeros(getattr(p, "ds_numel", p.numel()), device=self.device)
+        full[at] = part.flatten()
+        return (group.total(full) if self.zero else full).view(getattr(p, "ds_shape", p.shape))
+
+    @torch.no_grad()
+    def _teachers_hold(self, index: int) -> None:
+        """Adds λ F (θ - θ*) to the gradient for every teacher F that holds the student to another, θ* (EWC)."""
+        for key, teacher in self.model.teachers.items():
+            if teacher.teaching.around is None:
+                continue
+            weight = teacher.teaching.weight.at(index, self.steps)
+            importances = dict(teacher.named_parameters(prefix="towers"))
+            anchors = dict(self.model.teachers[teacher.teaching.around].named_parameters(prefix="towers"))
+            penalty = torch.zeros((), device=self.device)
+            for name, at, gradient in self.gradients():
+                if name in importances:
+                    every = (importances[name], self.trained[name], anchors[name])
+                    importance, its, anchor = (self._part(p, at, gradient) for p in every)
+                    pull = importance * (its - anchor)
+                    gradient.add_(pull, alpha=weight)
+                    penalty += weight / 2 * (pull * (its - anchor)).sum()
+            self.penalties[key] = penalty
 
     @torch.no_grad()
     def _share_statistics(self) -> None:
@@ -175,13 +241,18 @@ class Engine:
             if named[name].numel() == value.numel():  # under ZeRO-3 only what it keeps whole for being small
                 named[name].copy_(value)
 
-    def figures(self) -> dict[str, float]:
-        """lr of the last update, and this process's memory in bytes: the device's peak, or the resident set."""
+    def figures(self) -> dict[str, Any]:
+        """lr of the last update, this process's memory in bytes (the device's peak or the resident set), and penalties.
+
+        Every rank calls it.
+        """
         if self.device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(self.device)
         else:
             memory = psutil.Process().memory_info().rss
-        return {"lr": self.wrapped.optimizer.param_groups[0]["lr"], "memory_bytes": memory}
+        penalties = {name: group.total(p) if self.zero else p for name, p in self.penalties.items()}
+        held = {"penalties": {name: p.item() for name, p in penalties.items()}} if penalties else {}
+        return {"lr": self.wrapped.optimizer.param_groups[0]["lr"], "memory_bytes": memory, **held}
 
     def parameters_of(self, tower: str) -> int:
         return count_parameters(self.model.towers[tower])

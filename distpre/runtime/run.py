@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import shutil
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distpre.errors import CheckpointError, NumericError
 from distpre.objectives.objective import StepResult
@@ -20,8 +21,18 @@ from distpre.recipe.stages import stages
 from distpre.runtime import build, commit, group
 from distpre.runtime.commit import Commit
 from distpre.runtime.committer import Committer
-from distpre.runtime.domains import Domains, check_stages, earlier_records, is_over, not_over_after, training_source
+from distpre.runtime.domains import (
+    Domains,
+    check_stages,
+    earlier_records,
+    fisher_before,
+    is_over,
+    not_over_after,
+    training_source,
+    wants_fisher,
+)
 from distpre.runtime.evaluation import Evaluation, record
+from distpre.runtime.fisher import information
 from distpre.runtime.folder import RunFolder
 from distpre.runtime.plan import layouts
 from distpre.runtime.remembered import Remembered
@@ -116,6 +127,8 @@ class Run:
         for teacher in model.teachers.values() if self.begins else ():
             teacher.copy_from(model.towers)
             teacher.teaching.begin(teacher)
+        if self.begins:
+            model.load_state_dict(fisher_before(self.folder.path, self.stages, self.stage, model), strict=False)
         return model
 
     def open(self) -> None:
@@ -155,7 +168,8 @@ class Run:
                 ) from e
         elif self.found is not None and not self.stage.restart:
             commit.load(self.found, self.engine)
-            self.engine.assign(previous_weights(self.engine.model, self.found.weights()))
+            fisher = fisher_before(self.folder.path, self.stages, self.stage, self.engine.model)
+            self.engine.assign(previous_weights(self.engine.model, self.found.weights()) | fisher)
         step = self.found.step if self.found else 0
         towers = {name: self.engine.parameters_of(name) for name in self.recipe.towers}
         self.record(
@@ -176,11 +190,15 @@ class Run:
 
     def batches(self) -> Iterator[Batch]:
         """This rank's parts of the global batches, from the cursor to the stage's last step."""
-        stream = self.loader.batches()
+        stream = self._stream()
         while self.step < self.stage.last:
             self.meter.waits()
             batch = next(stream)
             self.meter.goes_on()
+            yield batch
+
+    def _stream(self) -> Iterator[Batch]:
+        for batch in self.loader.batches():
             self.remembered.weigh(batch)
             yield batch
 
@@ -264,10 +282,18 @@ class Run:
             records = earlier_records(self.folder.path, self.stages, self.stage) if first else []
             records = group.from_rank_zero(records)
             weights = commit.newest(self.folder.path).path / commit.WEIGHTS
-            if record := self.domains.close_stage(self.step, weights, records):
+            if record := self.domains.close_stage(self.step, weights, records, self._fisher()):
                 self.emit(record)
         if self.stage is self.stages[-1]:
             self._done()
+
+    def _fisher(self) -> dict[str, Tensor]:
+        """What holds later stages, of one pass over the data, or of as many steps as the stage had."""
+        if not wants_fisher(self.stages, self.stage.number):
+            return {}
+        steps = min(len(self.loader.source) // self.recipe.train.batch, self.stage.last - self.stage.first)
+        batches = itertools.islice(self._stream(), max(1, steps))
+        return information(self.engine, self.objective, batches, index=self.step - 1, seed=self.recipe.seed)
 
     def _done(self) -> None:
         self.record("done", step=self.step, run_dir=self.recipe.run.dir, seconds=time.monotonic() - self.started)

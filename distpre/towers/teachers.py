@@ -25,13 +25,14 @@ class Teaching(Protocol):
     """What a recipe's `teachers` names: which towers are copied, which views embedded, where the weights come from.
 
     momentum: of the exponential mean that the weights are (1 for a teacher that stands still). lasting: the weights
-    outlive a stage's start.
+    outlive a stage's start. around: the teacher that the student is held to, where the weights say how much (Fisher).
     """
 
     of: Sequence[str] | None
     views: Sequence[str] | None
     momentum: Schedule
     lasting: bool
+    around: str | None
 
     def begin(self, teacher: Teacher) -> None:
         """Weights of a teacher whose towers are, at the start of a stage, copies of the student's."""
@@ -49,6 +50,7 @@ class Ema:
     of: list[str] | None = None
     views: list[str] | None = None
     lasting: ClassVar[bool] = True
+    around: ClassVar[None] = None
 
     def begin(self, teacher: Teacher) -> None:
         pass
@@ -62,9 +64,34 @@ class Previous:
     views: list[str] | None = None
     momentum: ClassVar[Schedule] = Constant(1.0)
     lasting: ClassVar[bool] = False
+    around: ClassVar[None] = None
 
     def begin(self, teacher: Teacher) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """EWC: the student is held to another teacher by λ/2 Σ F (θ - θ*)² (Kirkpatrick et al. 2017, eq. 3).
+
+    Its weights are not the student's but F, the diagonal Fisher information that the stages before left
+    (runtime/fisher.py): one sum of all, around the newest θ* alone (Schwarz et al. 2018, section 3.2, without decay); 0
+    in the first stage. It says nothing of a view; Engine.step adds the gradient λ F (θ - θ*).
+
+    around: the teacher θ*, as in {old: {name: previous, views: []}}; weight: λ, a number or a schedule; of: towers
+    (default: all).
+    """
+
+    around: str
+    weight: Schedule
+    of: list[str] | None = None
+    views: ClassVar[list[str]] = []
+    momentum: ClassVar[Schedule] = Constant(1.0)
+    lasting: ClassVar[bool] = True
+
+    def begin(self, teacher: Teacher) -> None:
+        for importance in teacher.parameters():
+            importance.zero_()
 
 
 @dataclass(frozen=True)
@@ -80,6 +107,7 @@ class Frozen:
     views: list[str] | None = None
     momentum: ClassVar[Schedule] = Constant(1.0)
     lasting: ClassVar[bool] = True
+    around: ClassVar[None] = None
 
     def begin(self, teacher: Teacher) -> None:
         path = weights_file(self.weights)

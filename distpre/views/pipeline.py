@@ -27,10 +27,14 @@ class View:
 
     def at(self, value: Any, *, seed: int, epoch: int, ordinal: int) -> Any:
         """The view of the sample `ordinal` in an epoch: the same on every rank and worker, and after a resume."""
+        if not self.ops:
+            return value
         own, shared = (view_rng(seed, epoch, ordinal, name) for name in (self.name, f"field {self.field}"))
         return _through(self.ops, value, own, shared)
 
     def evaluation(self, value: Any) -> Any:
+        if not self.eval_ops:
+            return value
         return _through(self.eval_ops, value, *(view_rng(0, 0, 0, name) for name in (self.name, f"field {self.field}")))
 
 

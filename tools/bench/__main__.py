@@ -5,7 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHES = {"contrast": "tools.bench.contrast", "commit": "tools.bench.commit", "loader": "tools.bench.loader"}
+BENCHES = {
+    "commit": "tools.bench.commit",
+    "contrast": "tools.bench.contrast",
+    "loader": "tools.bench.loader",
+    "teacher": "tools.bench.teacher",
+}
 
 
 def main() -> int:

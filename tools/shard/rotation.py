@@ -33,12 +33,14 @@ def write(
     parts: int = 5,
     test: int = 500,
     hidden: int = 12,
+    noise: float = 0.4,
     wrong: float = 0.0,
     seed: int = 0,
 ) -> str:
     """OUT/train-000.tar and OUT/test-000.tar of {x.npy, y.npy, json {"domain", "part", "wrong"}}; a summary line.
 
     first: training pairs of domain 0, which is part 0; domain 1 has `parts` of `part` pairs. test: of each domain.
+    noise: deviation of each modality's own, which makes that a pair cannot always be told from another.
     wrong: share of the training pairs, drawn at random, that have each the y of another of them.
     """
     rng = np.random.default_rng(seed)
@@ -49,7 +51,7 @@ def write(
     def pairs(n: int, domain: int, number: int) -> list[Pair]:
         z = rng.standard_normal((n, hidden)) * deviations
         z = z @ turn if domain else z
-        x, y = (np.tanh(2 * z @ a) + 0.5 * z @ b + 0.05 * rng.standard_normal((n, WIDTH)) for a, b in layers)
+        x, y = (np.tanh(2 * z @ a) + 0.5 * z @ b + noise * rng.standard_normal((n, WIDTH)) for a, b in layers)
         return [Pair(_npy(u), _npy(v), domain, number) for u, v in zip(x, y, strict=True)]
 
     train = pairs(first, 0, 0) + [row for number in range(1, parts + 1) for row in pairs(part, 1, number)]
