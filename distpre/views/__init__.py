@@ -11,6 +11,7 @@ CONTENTS = {
     "flip": "distpre.views.image:Flip",  # left to right
     "auto_augment": "distpre.views.image:AutoAugment",  # Cubuk et al. 2019
     "to_tensor": "distpre.views.image:ToTensor",  # floats, normalised, channels first
+    "in_channel": "distpre.views.image:InChannel",  # of several: a stem each for kinds of pictures
     "cut_out": "distpre.views.signal:CutOut",  # of a signal: a stretch becomes 0
     "magnitude_warp": "distpre.views.signal:MagnitudeWarp",  # of a signal: times a smooth curve
     "gaussian_noise": "distpre.views.signal:GaussianNoise",  # of a signal, in shares of its deviation
@@ -27,6 +28,11 @@ CONTENTS = {
     "tilt": "distpre.views.points:Tilt",  # of points, a little about every axis
     "drop_colour": "distpre.views.points:DropColour",  # of points: all grey
     "point_channels": "distpre.views.points:PointChannels",  # places, normals, colours
+    "resize_volume": "distpre.views.tubelets:ResizeVolume",
+    "flip_volume": "distpre.views.tubelets:FlipVolume",
+    "one_frame": "distpre.views.tubelets:OneFrame",  # of a volume
+    "frame_part": "distpre.views.tubelets:FramePart",  # whereabouts that was
+    "tubelets": "distpre.views.tubelets:Tubelets",  # a volume cut into them, some hidden
     "one_of": "distpre.views.text:OneOf",  # one caption of several
     "eda": "distpre.views.text:Eda",  # words replaced, inserted, swapped or deleted
     "tokenize": "distpre.views.text:Tokenize",  # text to token ids
