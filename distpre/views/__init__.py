@@ -29,6 +29,7 @@ CONTENTS = {
     "drop_colour": "distpre.views.points:DropColour",  # of points: all grey
     "point_channels": "distpre.views.points:PointChannels",  # places, normals, colours
     "resize_volume": "distpre.views.tubelets:ResizeVolume",
+    "normalise": "distpre.views.tubelets:Normalise",  # of a volume: its brightness
     "flip_volume": "distpre.views.tubelets:FlipVolume",
     "one_frame": "distpre.views.tubelets:OneFrame",  # of a volume
     "frame_part": "distpre.views.tubelets:FramePart",  # whereabouts that was

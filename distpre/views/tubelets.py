@@ -28,6 +28,17 @@ class ResizeVolume:
 
 
 @dataclass(frozen=True)
+class Normalise:
+    """(x - mean) / std; whole numbers become floats from 0 to 1 before."""
+
+    mean: float
+    std: float
+
+    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+        return (_floats(x) - np.float32(self.mean)) / np.float32(self.std)
+
+
+@dataclass(frozen=True)
 class FlipVolume:
     """Along each of `axes` (0 frames, 1 height, 2 width) by itself, with probability p."""
 

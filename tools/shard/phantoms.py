@@ -96,7 +96,7 @@ class Retina:
         self.fovea = self._bump(rng.uniform(-0.3, 0.3, 2), 0.2)
         inner, outer = (self._thickness(rng, its) for its in (INNER, OUTER))
         inner = inner * (1 - 0.7 * self.fovea)
-        self.ill, where, size = bool(rng.random() < 0.5), rng.uniform(-0.8, 0.8, 2), rng.uniform(0.16, 0.26)
+        self.ill, where, size = bool(rng.random() < 0.5), rng.uniform(-0.8, 0.8, 2), rng.uniform(0.22, 0.36)
         self.lesion = self.ill * self._bump(where, size)
         tilt, bend = rng.normal(0, 0.04, 2), rng.uniform(0.02, 0.06)
         floor = FLOOR + tilt[0] * self.y + tilt[1] * self.x - bend * (self.x**2 + self.y**2) + self._waves(rng, 0.012)

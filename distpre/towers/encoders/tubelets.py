@@ -18,9 +18,9 @@ class Tubelets(nn.Module):
 
     size, tubelet: frames, height, width. slice: the side of single frames, another view of the tower, cut into patches
     as large as a tubelet's face; they have a patch embedding of their own and all else in common. A place is the sum of
-    two learned tables, over frames and over faces, of the sizes `places` (default: one a tubelet), interpolated to the
-    grid at hand, linearly and bicubically; a single frame has none among frames. Blocks are timm's, with its
-    scaled_dot_product_attention. weights: a run, commit or file whose encoder of this kind this one starts as.
+    two learned tables, over frames and over faces, of the sizes `places` (default: one a tubelet), which start as sines
+    and are interpolated to the grid at hand, linearly and bicubically; a single frame has none among frames. Blocks are
+    timm's, with its scaled_dot_product_attention. weights: a run, commit or file whose encoder this one starts as.
 
     taps: tokens (b, 1 + seen, width), the class token first; at (b, seen), which tubelets they are; positions
     (b, n, width); pixels and seen, the view. Raises RecipeError for parts that do not divide, and for other views.
@@ -40,12 +40,14 @@ class Tubelets(nn.Module):
         super().__init__()
         from timm.models.vision_transformer import Block
 
-        divides = not any(whole % part for whole, part in zip(size, tubelet, strict=True)) and not width % heads
+        divides = not any(whole % part for whole, part in zip(size, tubelet, strict=True)) and not (
+            width % heads or width % 4
+        )
         if not divides or (slice is not None and (tubelet[0] == 1 or slice % tubelet[1] or slice % tubelet[2])):
             raise RecipeError(
                 f"tubelets: {list(tubelet)} in a volume of {list(size)} and frames of {slice}, {heads} heads in a "
                 f"width of {width}.",
-                "Let a tubelet's sides divide the volume's and the frame's, and heads divide width.",
+                "Let a tubelet's sides divide the volume's and the frame's, and heads and 4 divide width.",
             )
         self.width = width
         self.grids = {math.prod(tubelet): [whole // part for whole, part in zip(size, tubelet, strict=True)]}
@@ -53,8 +55,9 @@ class Tubelets(nn.Module):
         if slice is not None:
             self.grids[tubelet[1] * tubelet[2]] = [1, slice // tubelet[1], slice // tubelet[2]]
         self.embed = nn.ModuleDict({str(pixels): nn.Linear(pixels, width) for pixels in self.grids})
-        self.time = nn.Parameter(torch.randn(1, width, frames) * 0.02)
-        self.face = nn.Parameter(torch.randn(1, width, high, wide) * 0.02)
+        self.time = nn.Parameter(sines(frames, width)[None])
+        down, across = sines(high, width // 2)[:, :, None], sines(wide, width // 2)[:, None]
+        self.face = nn.Parameter(torch.cat([down.expand(-1, -1, wide), across.expand(-1, high, -1)])[None])
         self.first = nn.Parameter(torch.randn(width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, heads, qkv_bias=True) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
@@ -94,6 +97,13 @@ def start(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def sines(n: int, width: int) -> Tensor:
+    """(width, n): of the places 0 .. n - 1, sines, then cosines, of falling frequency (Vaswani et al. 2017)."""
+    frequency = 10000 ** (-torch.arange(width // 2) / (width // 2))
+    angles = frequency[:, None] * torch.arange(n)
+    return torch.cat([angles.sin(), angles.cos()])
 
 
 def places(mask: Tensor) -> Tensor:
