@@ -16,9 +16,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Padded:
-    """Rows of varying length (tokens, bags, point sets).
+    """Rows of varying length (tokens, bags, point sets), or with parts hidden (tubelets).
 
-    values: (b, n, ...), mask: (b, n) bool, True where a value is real.
+    values: (b, n, ...), mask: (b, n) bool, True where a value is real, and seen. An op makes one row: (n, ...), (n,).
     """
 
     values: Tensor

@@ -23,7 +23,7 @@ from distpre.data.permutation import derived, permute
 from distpre.data.quarantine import Bad
 from distpre.data.source import Raw, Source, Unreadable
 from distpre.errors import DataError
-from distpre.types import Batch
+from distpre.types import Batch, Padded
 
 SUBSTITUTE = 3  # what a key is for (order.py has 1 and 2)
 SUBSTITUTES = 8  # tried before giving up
@@ -140,7 +140,7 @@ class Assembler:
                 what = f"none of the first {FIRST} samples has the field {self.views[name].field!r} of views.{name}."
                 raise DataError(f"data: {what}", "Leave the view out, or name another field.")
             like = self.first[evaluation][name]
-            values = [like * 0 if value is None else value for value in values]
+            values = [_zeros(like) if value is None else value for value in values]
         return values
 
     def _read_all(self, ordinals: NDArray[np.int64]) -> list[Raw | Unreadable]:
@@ -236,7 +236,12 @@ class Assembler:
             self.seconds[name] += time.perf_counter() - began
 
 
+def _zeros(like: Any) -> Any:
+    return Padded(like.values * 0, like.mask) if isinstance(like, Padded) else like * 0
+
+
 def _kind(value: Any) -> str:
+    value = value.values if isinstance(value, Padded) else value
     shape = tuple(getattr(value, "shape", ()))
     dtype = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
     return f"{dtype} {'(n,)' if len(shape) == 1 else shape}"

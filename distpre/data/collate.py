@@ -15,8 +15,10 @@ from distpre.types import Padded
 def collate(values: list[Any], view: str = "?") -> Tensor | Padded:
     """b arrays, tensors or numbers of one shape -> (b, ...); 1-D ones of unequal length -> Padded (b, longest).
 
-    Raises DataError for anything else.
+    Of b Padded with equal shapes it makes one. Raises DataError for anything else.
     """
+    if all(isinstance(value, Padded) for value in values):
+        return Padded(collate([v.values for v in values], view), collate([v.mask for v in values], view))
     rows = [value if isinstance(value, Tensor) else _tensor(value, view) for value in values]
     shapes = {tuple(row.shape) for row in rows}
     if len(shapes) == 1:

@@ -12,5 +12,6 @@ CONTENTS = {
     "rehearsal": "distpre.objectives.rehearsal:Rehearsal",  # COCONUT: positives and negatives of two models
     "hierarchical": "distpre.objectives.hierarchical:Hierarchical",  # time steps at every time scale (TS2Vec, COMET)
     "position": "distpre.objectives.position:Position",  # crops against the cells of their own volume (VoCo)
+    "masked_error": "distpre.objectives.masked_error:MaskedError",  # of hidden parts' pixels (MAE, OCTCube)
     "koleo": "distpre.objectives.koleo:KoLeo",  # spreads vectors out (Sablayrolles et al. 2019)
 }

@@ -103,6 +103,7 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
         found += _named(keywords, (*at, "against"), recipe.teachers, "teacher")
         found += _named(keywords, (*at, "teacher"), recipe.teachers, "teacher")
         found += _named(keywords, (*at, "estimates"), recipe.weighting, "weighting")
+        found += _named(keywords, (*at, "paced"), recipe.weighting, "weighting")
         for key in _OF_IDS:
             found += _named(keywords, (*at, key), ids, f"id of data.{source}")
         for part, nested in keywords.items():

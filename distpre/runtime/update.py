@@ -71,9 +71,11 @@ def _accumulated(engine: Engine, objective: Objective, batch: Batch, index: int,
     if result.skipped:
         return result
     leaves = _leaves(whole)
-    gradients = torch.autograd.grad(result.loss, list(leaves.values()), allow_unused=True)
+    gradients = [None] * len(leaves)
+    if result.loss.requires_grad:  # there may be local terms alone
+        gradients = torch.autograd.grad(result.loss, list(leaves.values()), allow_unused=True)
     gradients = dict(zip(leaves, gradients, strict=True))
-    local, start = objective.has(local=True), 0
+    local, start, said_of_parts = objective.has(local=True), 0, []
     for i, part in enumerate(parts):
         seed_step(seed, index, i)
         step = embed(engine, part, index, taught=local)
@@ -85,11 +87,22 @@ def _accumulated(engine: Engine, objective: Objective, batch: Batch, index: int,
                 what = f"The loss of step {index + 1} is not finite: rank {group.rank()}: {said.broken}."
                 raise NumericError(what, NOT_FINITE)
             loss = loss + said.loss * (len(part) / max(1, len(batch)))
-            result.log |= said.log
+            said_of_parts.append((len(part) / max(1, len(batch)), said))
         engine.backward(loss)
         engine.step(index)
         start += len(part)
+    _add_local(result, said_of_parts)
     return result
+
+
+def _add_local(result: StepResult, parts: list[tuple[float, StepResult]]) -> None:
+    """What local terms said of each micro-batch, by its share of the samples."""
+    for share, said in parts:
+        result.loss = result.loss.detach() + share * said.loss.detach()
+    for name in parts[0][1].log if parts else ():
+        result.log[name] = sum(share * said.log[name] for share, said in parts)
+    for name in parts[0][1].per_sample if parts else ():
+        result.per_sample[name] = torch.cat([said.per_sample[name] for _, said in parts])
 
 
 def _joined(batch: Batch, steps: list[Step]) -> Step:

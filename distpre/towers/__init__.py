@@ -17,6 +17,7 @@ ENCODERS = {
     "features": "distpre.towers.encoders.features:Features",  # vectors as they are, for a head
     "point_patches": "distpre.towers.encoders.points:PointPatches",  # shapes (Point-BERT, OpenShape)
     "resnet3d": "distpre.towers.encoders.resnet3d:ResNet3d",  # volumes, or parts of them
+    "tubelets": "distpre.towers.encoders.tubelets:Tubelets",  # volumes, whole or with parts hidden (OCTCube)
 }
 
 HEADS = {
@@ -25,6 +26,7 @@ HEADS = {
     "side_by_side": "distpre.towers.heads.projection:SideBySide",  # every time step of a tap (COMET)
     "part_mlp": "distpre.towers.heads.parts:PartMlp",  # layers, each standardised over a sample's parts (VoCo)
     "predicted": "distpre.towers.heads.projection:Predicted",  # mlp and, in training, a predictor behind it (BYOL)
+    "masked_decoder": "distpre.towers.heads.masked:MaskedDecoder",  # hidden tubelets drawn (MAE, OCTCube)
 }
 
 TEACHERS = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from distpre.errors import CheckpointError
 from distpre.schedule import Constant, Schedule
 from distpre.towers.tower import Tower
-from distpre.towers.weights import fill, load_tower, read
+from distpre.towers.weights import fill, load_tower, read, weights_file
 
 
 class Teaching(Protocol):
@@ -161,19 +160,6 @@ def previous_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, 
     fresh = {name for name, teacher in model.teachers.items() if not teacher.teaching.lasting}
     names = [name for name in model.state_dict() if name.split(".")[0] == "teachers" and name.split(".")[1] in fresh]
     return {name: weights[f"towers.{name.split('.', 2)[2]}"] for name in names}
-
-
-def weights_file(path: str | Path) -> Path:
-    """The weights of a run's newest commit, of a commit, or the file itself. Raises CheckpointError."""
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    if (path / "weights.safetensors").exists():
-        return path / "weights.safetensors"
-    marks = sorted(path.glob("checkpoints/step-*/COMMIT"), key=lambda mark: int(mark.parent.name[5:]))
-    if not marks:
-        raise CheckpointError(f"{path}: neither a commit nor a run that has one.", "Name a weights file, or train it.")
-    return marks[-1].parent / "weights.safetensors"
 
 
 def _tower(weight: str) -> str:

@@ -22,17 +22,20 @@ class Encoder(Protocol):
 
 
 class Head(Protocol):
-    """forward(pooled (b, width), taps) -> (b, d). `build(width)` makes its layers once the encoder's width is known."""
+    """forward(pooled (b, width), taps) -> (b, d), or that and taps of its own (a decoder).
+
+    `build(width)` makes its layers once the encoder's width is known.
+    """
 
     width: int
 
     def build(self, width: int) -> None: ...
 
-    def __call__(self, pooled: Tensor, taps: dict[str, Tensor]) -> Tensor: ...
+    def __call__(self, pooled: Tensor, taps: dict[str, Tensor]) -> Tensor | tuple[Tensor, dict[str, Tensor]]: ...
 
 
 class Tower(nn.Module):
-    """view -> unit vectors (b, d), and the encoder's taps with `pooled`, what the head was given."""
+    """view -> unit vectors (b, d), and the encoder's and the head's taps with `pooled`, what the head was given."""
 
     def __init__(self, encoder: Encoder, head: Head | None = None):
         super().__init__()
@@ -43,5 +46,6 @@ class Tower(nn.Module):
 
     def forward(self, x: Tensor | Padded) -> tuple[Tensor, dict[str, Tensor]]:
         pooled, taps = self.encoder(x)
-        vector = pooled if self.head is None else self.head(pooled, taps)
-        return F.normalize(vector.float(), dim=-1), {**taps, "pooled": pooled}
+        said = pooled if self.head is None else self.head(pooled, taps)
+        vector, more = said if isinstance(said, tuple) else (said, {})
+        return F.normalize(vector.float(), dim=-1), {**taps, **more, "pooled": pooled}

@@ -25,6 +25,38 @@ def read(path: str | Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
+def weights_file(path: str | Path) -> Path:
+    """The weights of a run's newest commit, of a commit, or the file itself. Raises CheckpointError."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    if (path / "weights.safetensors").exists():
+        return path / "weights.safetensors"
+    marks = sorted(path.glob("checkpoints/step-*/COMMIT"), key=lambda mark: int(mark.parent.name[5:]))
+    if not marks:
+        raise CheckpointError(f"{path}: neither a commit nor a run that has one.", "Name a weights file, or train it.")
+    return marks[-1].parent / "weights.safetensors"
+
+
+def load_encoder(encoder: nn.Module, path: str | Path) -> None:
+    """Fill an encoder from the one tower of distpre's weights (weights_file) whose encoder's weights have its names.
+
+    Raises CheckpointError naming the first weight that does not fit.
+    """
+    path = weights_file(path)
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in read(path).items():
+        kind, _, rest = name.partition(".")
+        tower, _, inner = rest.partition(".encoder.")
+        if kind == "towers" and inner:
+            parts.setdefault(tower, {})[inner] = value
+    fits = [tower for tower, state in parts.items() if state.keys() == encoder.state_dict().keys()]
+    if not parts or len(fits) > 1:
+        raise CheckpointError(f"{path}: {len(fits)} encoders of this kind are in it.", "Name weights with one.")
+    tower = fits[0] if fits else max(parts, key=lambda name: len(parts[name].keys() & encoder.state_dict().keys()))
+    fill(encoder, parts[tower], f"{path} does not fit the encoder", f"towers.{tower}.encoder.")
+
+
 def load_tower(tower: nn.Module, path: str | Path, *, part: str) -> None:
     """Fill an open_clip tower ("visual" or "text") from a whole CLIP checkpoint, in either of open_clip's layouts.
 

@@ -11,6 +11,7 @@ CONTENTS = {
     "flip": "distpre.views.image:Flip",  # left to right
     "auto_augment": "distpre.views.image:AutoAugment",  # Cubuk et al. 2019
     "to_tensor": "distpre.views.image:ToTensor",  # floats, normalised, channels first
+    "in_channel": "distpre.views.image:InChannel",  # of several: a stem each for kinds of pictures
     "cut_out": "distpre.views.signal:CutOut",  # of a signal: a stretch becomes 0
     "mask_steps": "distpre.views.signal:MaskSteps",  # of a signal: stretches masked in the encoder (TS2Vec)
     "magnitude_warp": "distpre.views.signal:MagnitudeWarp",  # of a signal: times a smooth curve
@@ -42,6 +43,11 @@ CONTENTS = {
     "flip_axes": "distpre.views.cells:FlipAxes",  # each part of a volume
     "quarter_turns": "distpre.views.cells:QuarterTurns",  # each part of a volume, about z
     "shift_intensity": "distpre.views.cells:ShiftIntensity",  # each part of a volume
+    "normalise": "distpre.views.tubelets:Normalise",  # of a volume: its brightness
+    "flip_volume": "distpre.views.tubelets:FlipVolume",
+    "one_frame": "distpre.views.tubelets:OneFrame",  # of a volume
+    "frame_part": "distpre.views.tubelets:FramePart",  # whereabouts that was
+    "tubelets": "distpre.views.tubelets:Tubelets",  # a volume cut into them, some hidden
     "one_of": "distpre.views.text:OneOf",  # one caption of several
     "eda": "distpre.views.text:Eda",  # words replaced, inserted, swapped or deleted
     "tokenize": "distpre.views.text:Tokenize",  # text to token ids

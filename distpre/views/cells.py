@@ -16,7 +16,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class ResizeVolume:
-    """The last three axes get these sizes: trilinear, or for labels the nearest voxel."""
+    """The last three axes get these sizes: trilinear, as floats; labels become the nearest voxel's."""
 
     size: list[int]
     labels: bool = False
@@ -25,9 +25,10 @@ class ResizeVolume:
         import torch
         import torch.nn.functional as F
 
-        planes = torch.from_numpy(np.ascontiguousarray(x, np.float32)).reshape(1, -1, *x.shape[-3:])
+        kind = x.dtype if self.labels else np.float32
+        planes = torch.from_numpy(np.float32(x) if self.labels else floats(x)).reshape(1, -1, *x.shape[-3:])
         how = {"mode": "nearest-exact"} if self.labels else {"mode": "trilinear", "align_corners": False}
-        return F.interpolate(planes, self.size, **how).reshape(*x.shape[:-3], *self.size).numpy().astype(x.dtype)
+        return F.interpolate(planes, self.size, **how).reshape(*x.shape[:-3], *self.size).numpy().astype(kind)
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,12 @@ class ShiftIntensity:
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         shift = np.where(rng.random(len(x)) < self.p, rng.uniform(-self.most, self.most, len(x)), 0)
         return (x + shift.reshape(-1, *[1] * (x.ndim - 1))).astype(x.dtype)
+
+
+def floats(x: Array) -> Array:
+    """Whole numbers become 0 to 1."""
+    scale = np.float32(np.iinfo(x.dtype).max if x.dtype.kind in "iu" else 1)
+    return np.ascontiguousarray(x, dtype=np.float32) / scale
 
 
 def _cell(x: Array, grid: list[int]) -> tuple[int, ...]:

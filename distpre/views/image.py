@@ -118,6 +118,19 @@ class ToTensor:
         return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))
 
 
+@dataclass(frozen=True)
+class InChannel:
+    """(1, h, w) -> (of, h, w), zeros but for channel `place`: kinds of pictures with a stem each in one network."""
+
+    place: int
+    of: int
+
+    def __call__(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+        out = image.new_zeros((self.of, *image.shape[1:]))
+        out[self.place] = image[0]
+        return out
+
+
 def _resized(image: Array, size: int) -> Array:
     if image.shape[:2] == (size, size):
         return image

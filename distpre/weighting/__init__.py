@@ -8,6 +8,7 @@ Contents table: the name a recipe uses -> module:Class.
 
 CONTENTS = {
     "gmm_noise": "distpre.weighting.noise:GmmNoise",  # probability that a pair is wrong, from its loss (NEVLP)
+    "hardest": "distpre.weighting.pace:Hardest",  # parts of samples with the largest errors (OCTCube)
     "inner_estimates": "distpre.weighting.estimates:InnerEstimates",  # moving means (SogCLR, FastCLIP)
     "top_share": "distpre.weighting.share:TopShare",  # the pairs that score highest or lowest, once (CleanCLIP)
 }

@@ -34,11 +34,12 @@ class SampleState:
         values = gathered(self.column(name)[-self.first % step :: step].to(device())).cpu()
         return values[values.isfinite()]
 
-    def write(self, name: str, ordinals: Tensor, values: Tensor) -> None:
-        """Values (b,) of this rank's samples go to their owners; every rank calls it, with any b."""
+    def write(self, names: str | tuple[str, ...], ordinals: Tensor, values: Tensor) -> None:
+        """Values (b,) of this rank's samples, or (b, several names), go to their owners; every rank calls it, any b."""
         where, what = gathered(ordinals).cpu(), gathered(values.to(ordinals.device, torch.float32)).cpu()
         mine = (where >= self.first) & (where < self.end)
-        self.column(name)[where[mine] - self.first] = what[mine]
+        columns = [self.columns.index(name) for name in ((names,) if isinstance(names, str) else names)]
+        self.values[(where[mine] - self.first)[:, None], torch.tensor(columns)] = what[mine].reshape(-1, len(columns))
 
     def read(self, ordinals: Tensor) -> Tensor:
         """Ordinals (b,) of this rank's samples -> (b, k) on their device; every rank calls it, with any b."""

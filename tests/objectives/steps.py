@@ -11,8 +11,8 @@ from distpre.types import Batch, Embedding, Step
 
 def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None), seed: int = 0) -> Step:
     """Unit vectors (n, 4) a view, wanting gradients, and of them a tap of 6 time steps; scale "s", with bias; id
-    "class"; every third sample is replayed; teacher "old"; of the weighting "u" two numbers a sample, some unknown;
-    part: a slice.
+    "class"; every third sample is replayed; teacher "old"; of the weighting "u" two numbers a sample, some unknown, of
+    "pace" 0 or 1; other taps are a decoder's, of which the vector is the prediction; part: a slice.
     """
     g = torch.Generator().manual_seed(seed + index)
     vectors = {v: F.normalize(torch.randn(n, 4, generator=g, dtype=torch.float64), dim=1) for v in views}
@@ -28,15 +28,22 @@ def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None),
         torch.ones(n, dtype=torch.float64)[part],
         present,
     )
-    student = {v: Embedding(x[part].clone().requires_grad_()) for v, x in vectors.items()}
     waves = torch.randn(6, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    student = {v: Embedding(e.vector, {"steps": e.vector[:, None] * waves}) for v, e in student.items()}
+    leaves = {v: x[part].clone().requires_grad_() for v, x in vectors.items()}
+    drawn = {v: {"steps": x[:, None] * waves, "predicted": x.reshape(-1, 2, 2)} for v, x in leaves.items()}
+    for v, taps in drawn.items():
+        taps["target"] = torch.rand(n, 2, 2, generator=g, dtype=torch.float64)[part]
+        taps["hidden"] = torch.rand(n, 4, generator=g).argsort(1)[part, :2].sort(1).values
+        taps["seen"] = torch.ones(len(leaves[v]), 4).scatter(1, taps["hidden"], 0).bool()
+    student = {v: Embedding(x, drawn[v]) for v, x in leaves.items()}
     scale, bias = (torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (6.0, -2.0))
     noise = {v: torch.randn(n, 4, generator=g, dtype=torch.float64) for v in views}
     old = {v: Embedding(F.normalize(vectors[v] + noise[v], dim=1)[part]) for v in views}
     known = torch.randn(n, 2, generator=g, dtype=torch.float64)
     known[::3, 0] = torch.nan
     batch.state["u"] = known[part]
+    batch.state["pace"] = (torch.rand(n, 2, generator=g) > 0.4).double()[part]
+    batch.views["half"] = (torch.arange(n) % 2)[part]
     return Step(batch, student, {"s": scale}, {"s": bias}, index, 10, {"old": old})
 
 

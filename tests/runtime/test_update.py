@@ -209,3 +209,39 @@ def test_a_loss_that_is_not_finite_changes_no_weight_on_any_rank_and_spoils_no_l
     assert all(w.isfinite().all() for w in third.values())
     queues = torch.cat([vectors for *_, vectors in found])
     assert len(queues) == 3 * BATCH - 1 and queues.isfinite().all()
+
+
+def masked(accumulation: int):
+    """Two steps of a local term alone: the losses, and what is said of the samples."""
+    from distpre.objectives.masked_error import MaskedError
+    from distpre.objectives.objective import Objective
+    from distpre.runtime.engine import Engine, join_group
+    from distpre.runtime.update import update
+    from distpre.towers.encoders.tubelets import Tubelets
+    from distpre.towers.heads.masked import MaskedDecoder
+    from distpre.towers.model import Model
+    from distpre.towers.tower import Tower
+    from distpre.types import Batch, Padded
+
+    join_group()
+    torch.manual_seed(0)
+    tower = Tower(
+        Tubelets([4, 8, 8], [2, 4, 4], width=16, layers=1, heads=2), MaskedDecoder([32], width=8, layers=1, heads=2)
+    )
+    engine = Engine(Model({"oct": tower}, {"volume": "oct"}, {}, "fp32"), lr=LR, steps=2, accumulation=accumulation)
+    objective = Objective({"volumes": (MaskedError("volume", parts=2), Constant(0.5))})
+    said = []
+    for index in range(2):
+        g = torch.Generator().manual_seed(index)
+        x = Padded(torch.rand(8, 8, 32, generator=g), torch.rand(8, 8, generator=g).argsort(1) < 4)
+        batch = Batch({"volume": x}, {}, torch.arange(8), torch.ones(8))
+        result = update(engine, objective, batch, index=index, seed=0)
+        said += [result.loss.detach(), result.log["volumes/loss"], result.per_sample["volumes"]]
+    return said
+
+
+@pytest.mark.cluster
+def test_a_local_term_alone_is_the_same_in_micro_batches():
+    whole, parts = (ranks(1).run(masked, n)[0] for n in (1, 4))
+    torch.testing.assert_close(parts, whole, equal_nan=True)
+    assert whole[0] == 0.5 * whole[1] > 0

@@ -18,6 +18,7 @@ KINDS = {
     "volumes": ("volumes", "volumes of people: NIfTI, with masks"),
     "emoji": ("emoji", "the Noto emoji with their names and keywords"),
     "digits": ("digits", "scikit-learn's handwritten digits with captions"),
+    "phantoms": ("phantoms", "made-up retinas: OCT volumes with en-face pictures"),
 }
 
 
