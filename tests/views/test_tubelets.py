@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from distpre.data.collate import collate
-from distpre.views.pipeline import View
 from distpre.views.cells import ResizeVolume
+from distpre.views.pipeline import View
 from distpre.views.tubelets import FlipVolume, FramePart, OneFrame, Tubelets
 
 VOLUME = np.random.default_rng(0).integers(0, 256, (6, 8, 12)).astype(np.uint8)
