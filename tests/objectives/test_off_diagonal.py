@@ -7,7 +7,10 @@ from functools import partial
 import pytest
 import torch
 
+from distpre.objectives.contrast import PairContrast
+from distpre.objectives.objective import Objective
 from distpre.objectives.off_diagonal import OffDiagonal
+from distpre.schedule import Constant
 from tests.objectives.steps import assert_same_at_any_world, gradients, step
 
 TERM = partial(OffDiagonal, "a", "b", "old", temperature=0.2)
@@ -72,3 +75,10 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn():
     s.teachers["old"].update({v: e for v, e in s.student.items()})
     told = gradients(TERM(trusted=False), s)
     assert told["loss"].abs() < 1e-12 and told["a"].norm() < 1e-12
+
+
+def test_with_weight_0_the_objective_is_plain_fine_tuning_bit_for_bit():
+    s = both_present(15)
+    match = PairContrast("a", "b", scale="s"), Constant(1.0)
+    plain, held = (gradients(Objective({"match": match} | more), s) for more in ({}, {"modx": (TERM(), Constant(0.0))}))
+    assert all(torch.equal(held[name], value) for name, value in plain.items())
