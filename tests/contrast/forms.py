@@ -96,7 +96,7 @@ class Case:
             "partner": 100 + torch.randperm(size, generator=g),
             "share": random(size).to(dtype),
             "smoothing": (0.9 * random(size)).to(dtype),
-            "words": y[:, :3].to(dtype),
+            "words": y[:, :3].clone().to(dtype),
             "teacher_rows": u.to(dtype),
             "teacher_columns": v.to(dtype),
         }

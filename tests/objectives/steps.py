@@ -28,12 +28,13 @@ def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None),
         torch.ones(n, dtype=torch.float64)[part],
         present,
     )
-    waves = torch.randn(6, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    other = torch.Generator().manual_seed(seed)
+    waves = torch.randn(6, 4, generator=other, dtype=torch.float64)
     leaves = {v: x[part].clone().requires_grad_() for v, x in vectors.items()}
     drawn = {v: {"steps": x[:, None] * waves, "predicted": x.reshape(-1, 2, 2)} for v, x in leaves.items()}
     for v, taps in drawn.items():
-        taps["target"] = torch.rand(n, 2, 2, generator=g, dtype=torch.float64)[part]
-        taps["hidden"] = torch.rand(n, 4, generator=g).argsort(1)[part, :2].sort(1).values
+        taps["target"] = torch.rand(n, 2, 2, generator=other, dtype=torch.float64)[part]
+        taps["hidden"] = torch.rand(n, 4, generator=other).argsort(1)[part, :2].sort(1).values
         taps["seen"] = torch.ones(len(leaves[v]), 4).scatter(1, taps["hidden"], 0).bool()
     student = {v: Embedding(x, drawn[v]) for v, x in leaves.items()}
     scale, bias = (torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (6.0, -2.0))
