@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -59,15 +60,15 @@ def graph(parents: list[int]) -> Tensor:
     Raises RecipeError for what is no tree.
     """
     n = len(parents)
-    above = torch.zeros(n, n)
+    above = np.zeros((n, n), np.float32)
     for child, parent in enumerate(parents):
         if parent >= 0:
             above[child, min(parent, n - 1)] = 1
     rooted = parents.count(-1) == 1 and all(-1 <= p < n for p in parents)
-    if not rooted or torch.linalg.matrix_power(above, n).any():
+    if not rooted or np.linalg.matrix_power(above, n).any():
         raise RecipeError(f"st_gcn: parents {parents} are no tree.", "Each joint's parent, -1 for the one root.")
-    links = torch.stack([torch.eye(n), above, above.T])
-    return links / links.sum((0, 1))
+    links = np.stack([np.eye(n, dtype=np.float32), above, above.T])
+    return torch.tensor(links / links.sum((0, 1)))
 
 
 class _Block(nn.Module):
