@@ -81,7 +81,8 @@ class Supervisor:
                     return 0
                 if self.stop.reason:
                     return EXIT_STATUS[self.stop.reason]
-                continue  # it made way for a larger group
+                waits = "restart"  # it made way for a larger group, and what it held comes free by and by
+                continue
             if self.stop.reason:
                 tell_error(f"{end.what}{self._where()}, while stopping; the last commit stands", end.text)
                 return EXIT_STATUS[self.stop.reason]
