@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["torch", "deepspeed", "open_clip"])
+_SERVER.set_forkserver_preload(["torch", "deepspeed", "open_clip", "sklearn.linear_model", "distpre.train"])
 
 
 class RankError(AssertionError):
