@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from distpre.errors import RecipeError
-from distpre.runtime.group import gathered, total
+from distpre.runtime.group import device, gathered, total
 from distpre.schedule import Schedule
 from distpre.types import Batch
+from distpre.weighting.histogram import Histogram
 from distpre.weighting.state import SampleState
 
 HALVINGS = 60  # of the interval that a bound is looked for in
@@ -39,25 +40,27 @@ class Hardest:
         new = torch.where(new.isfinite(), new, state.read(ordinals)[:, : self.parts].to(new.device))
         state.write(self.columns[: self.parts], ordinals, new)
 
-    def end_epoch(self, state: SampleState, epoch: int, seed: int) -> dict[str, float]:
+    def end_epoch(self, state: SampleState, epoch: int, seed: int) -> tuple[dict[str, float], Histogram | None]:
         """Chooses for epoch `epoch`; every rank calls it."""
         errors, used = state.values[:, : self.parts], state.values[:, self.parts :]
         known, share = errors.isfinite(), self.share.at(epoch, self.epochs)
         bound = hardest_bound(errors[known], share)
         used.copy_(torch.where(known, (errors >= bound).float(), torch.nan))
-        chosen, of = total(torch.tensor([(errors[known] >= bound).sum(), known.sum()], dtype=torch.float64)).tolist()
-        return {"share": chosen / max(of, 1), "bound": bound}
+        counts = torch.stack([(errors[known] >= bound).sum(), known.sum()])
+        chosen, of = total(counts.to(device())).tolist()
+        return {"share": chosen / max(of, 1), "bound": bound}, None
 
 
 def hardest_bound(values: Tensor, share: float) -> float:
     """The largest number that at least `share` of all ranks' values reach, by halving: nothing but counts is sent."""
     ends = values.double().aminmax() if len(values) else (torch.tensor(torch.inf), torch.tensor(-torch.inf))
-    ends = gathered(torch.stack([end.double() for end in ends])[None])
-    low, high, of = float(ends[:, 0].min()), float(ends[:, 1].max()), total(torch.tensor(float(len(values))))
+    ends = gathered(torch.stack([end.double() for end in ends])[None].to(device()))
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    of = total(torch.tensor(float(len(values)), device=device()))
     if not low < high:
         return low
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        enough = total((values >= middle).sum().double()) >= share * of
+        enough = total((values >= middle).sum().double().to(device())) >= share * of
         low, high = (middle, high) if enough else (low, middle)
     return low

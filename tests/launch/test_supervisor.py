@@ -37,6 +37,7 @@ def supervise(recipe, trainer, *, screen=None, stop=None, max_restarts=1, stall_
         screen=screen or Shown(),
         stop=stop or Stop(),
         silent_seconds=silent_seconds,
+        patience=10.0,  # what the test before held comes free by and by
         trainer=f"fake_trainer:{trainer}",
     ).run()
 
@@ -130,7 +131,7 @@ def test_room_for_more_workers_is_taken_after_a_commit(recipe, tmp_path):
     assert held.wait(10)
     screen = Shown(lambda record: ray.util.remove_placement_group(held) if record.get("step") == 1 else None)
     spec = LaunchSpec(workers={"min": 1, "max": 2}, cpus_per_worker=1, gpus_per_worker=0)
-    supervisor = Supervisor(recipe, spec, screen=screen, stop=Stop(), trainer="fake_trainer:grows")
+    supervisor = Supervisor(recipe, spec, screen=screen, stop=Stop(), patience=10.0, trainer="fake_trainer:grows")
     assert supervisor.run() == 0
     assert [line for line in screen.lines if "room for 2 workers: committing" in line]
     assert [r["workers"] for r in screen.records if r["kind"] == "start"] == [1, 2]
