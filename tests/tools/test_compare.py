@@ -37,25 +37,25 @@ def words(out: Path, *more: str) -> list[str]:
 
 
 def test_each_variant_is_trained_with_each_seed_once_and_the_table_has_mean_and_deviation(tmp_path, trained, capsys):
-    assert compare.main(words(tmp_path, "--measures", "*of ?,*average", "train.batch=100")) == 0
+    assert compare.main(words(tmp_path, "--measures", "*of ?,*average", "train.batch=50")) == 0
     runs = [(v, s) for v in ("base", "replay") for s in (0, 2)]
     paths = {"base": RECIPE, "replay": f"{RECIPE}:replay"}
-    assert trained == [[paths[v], "train.batch=100", f"seed={s}", f"run.dir={tmp_path}/{v}-{s}"] for v, s in runs]
+    assert trained == [[paths[v], "train.batch=50", f"seed={s}", f"run.dir={tmp_path}/{v}-{s}"] for v, s in runs]
     said = capsys.readouterr().out.splitlines()
     head = ["variant", *(f"retrieval x->y R@1{kind}" for kind in (" of a", " of b", ": average"))]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in said]
     assert cells[0] == head and cells[3] == ["replay", "0.600 ± 0.141", "0.900 ± 0.000", "0.600 ± 0.141"]
     kept = json.loads((tmp_path / "compare.json").read_text())
     assert kept["variants"]["base"]["retrieval x->y R@1"]["values"] == [0.5, 0.7] and kept["seeds"] == [0, 2]
-    assert compare.main(words(tmp_path, "train.batch=100")) == 0 and len(trained) == 4
+    assert compare.main(words(tmp_path, "train.batch=50")) == 0 and len(trained) == 4
     lines = (tmp_path / "base-2/eval.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "base-2/eval.jsonl").write_text("".join(lines[:2]))  # broken off before its domains
-    assert compare.main(words(tmp_path, "train.batch=100")) == 0 and trained[4:] == [trained[1]]
+    assert compare.main(words(tmp_path, "train.batch=50")) == 0 and trained[4:] == [trained[1]]
 
 
 def test_a_folder_of_another_recipe_is_refused(tmp_path, trained, capsys):
     assert compare.main(words(tmp_path)) == 0
-    assert compare.main(words(tmp_path, "train.batch=100")) == 2 and len(trained) == 4
+    assert compare.main(words(tmp_path, "train.batch=50")) == 2 and len(trained) == 4
     assert "base-0/recipe.yaml is another recipe" in capsys.readouterr().err
     assert compare.main(words(tmp_path, "--measures", "nosuch")) == 2
     assert "There are: retrieval x->y R@1; retrieval x->y R@1 of a;" in capsys.readouterr().err
