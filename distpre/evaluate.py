@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from distpre.errors import CheckpointError, DistpreError
-from distpre.recipe import Recipe
+from distpre.recipe import Recipe, resolved
 from distpre.recipe.stages import stage_of
 from distpre.runtime import build, commit, group
 from distpre.runtime.engine import join_group, leave_group
@@ -30,7 +30,7 @@ def evaluate(run_dir: str | Path) -> dict[str, Any]:
 
 def trained(run_dir: str | Path, note: Callable[[str], None]) -> tuple[Recipe, nn.Module, int]:
     """A run's recipe, at its newest whole commit the towers, and the commit's step. Raises CheckpointError."""
-    recipe = Recipe.from_resolved(Path(run_dir, "recipe.yaml").read_text())
+    recipe = resolved(Path(run_dir, "recipe.yaml").read_text())
     newest, _ = commit.newest_whole(run_dir, note, commit.WEIGHTS)
     if newest is None:
         raise CheckpointError(f"{run_dir} holds no commit.", "Train it first, or name another run folder.")

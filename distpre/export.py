@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from distpre.errors import CheckpointError, DistpreError
-from distpre.recipe import Recipe
+from distpre.recipe import Recipe, resolved
 from distpre.runtime import build, commit
 from distpre.towers.encoders.open_clip import OpenClipImage, OpenClipText
 from distpre.towers.model import Model
@@ -38,7 +38,7 @@ def export(run_dir: str | Path, to: str, out: str | Path | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(weights, path, metadata={"step": str(found.step)})
         return path
-    recipe = Recipe.from_resolved(Path(run_dir, "recipe.yaml").read_text())
+    recipe = resolved(Path(run_dir, "recipe.yaml").read_text())
     folder = Path(out or Path(run_dir, "export", "open_clip"))
     model = build.model(recipe.model_copy(update={"teachers": {}}), fresh=False)
     model.load_state_dict(weights)

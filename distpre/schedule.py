@@ -59,5 +59,8 @@ class Steps:
         return self.values[sum(s <= step for s in self.at_steps) - 1]
 
 
+SCHEDULES = {"cosine": Cosine, "linear": Linear, "steps": Steps}  # by the name that a recipe gives
+
+
 def _progress(step: int, of: int, warm_up: int) -> float:
     return min(1.0, (step - warm_up) / max(1, of - warm_up))

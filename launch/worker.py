@@ -88,9 +88,9 @@ class Worker:
                 os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
             module, function = trainer.split(":")
             train = getattr(importlib.import_module(module), function)
-            from distpre.recipe import Recipe
+            from distpre.recipe import resolved
 
-            result = train(Recipe.from_resolved(recipe), sink=self._take, stop=self._asked_to_stop)
+            result = train(resolved(recipe), sink=self._take, stop=self._asked_to_stop)
             return Outcome(result["status"], time.time())
         except DistpreError as e:
             text = str(e) if e.exit_status == 2 else traceback.format_exc()

@@ -93,6 +93,39 @@ def test_libraries_stay_in_their_rooms():
     assert not wrong, "\n".join(wrong)
 
 
+def circle(root: Path) -> list[str]:
+    """Files that import one another in a ring, those inside functions too."""
+    names = {".".join(path.relative_to(root).with_suffix("").parts): path for path in files(root)}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    arrows = {}
+    for name, path in names.items():
+        found = [m if m in names else m.rpartition(".")[0] for _, m in imports(path, root)]
+        arrows[name] = [m for m in found if m in names and m != name]
+    done: set[str] = set()
+
+    def down(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        ring = next(filter(None, (down(below, [*way, name]) for below in arrows[name])), [])
+        done.add(name)
+        return ring
+
+    return next(filter(None, (down(name, []) for name in arrows)), [])
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    assert not (ring := circle(REPOSITORY)), " imports ".join(ring)
+
+
+def test_a_ring_of_imports_is_found(tmp_path):
+    (tmp_path / "tools").mkdir()
+    for name, other in ("ab", "bc", "ca"):
+        (tmp_path / f"tools/{name}.py").write_text(f"def f():\n    from tools.{other} import g\n")
+    assert circle(tmp_path) == ["tools.a", "tools.b", "tools.c", "tools.a"]
+
+
 OFFENCES = {
     "distpre/views/a.py": ("from distpre.data import order", "views imports distpre.data.order"),
     "distpre/contrast/a.py": ("def f():\n    import distpre.towers.model", "contrast imports distpre.towers.model"),

@@ -82,14 +82,14 @@ def test_a_commit_evaluates_to_what_the_run_ended_with(whole):
 def test_open_clip_loads_the_export_and_embeds_the_same(whole):
     import open_clip
 
-    from distpre.recipe import Recipe
+    from distpre.recipe import resolved
     from distpre.runtime import build, commit
 
     done = command("distpre.export", "runs/whole", "--to", "open_clip", cwd=whole.parents[1])
     assert done.returncode == 0, done.stderr
     folder = whole.parents[1] / done.stdout.strip()
     theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    ours = build.model(Recipe.from_resolved((whole / "recipe.yaml").read_text()))
+    ours = build.model(resolved((whole / "recipe.yaml").read_text()))
     ours.load_state_dict(commit.newest(whole).weights())
     theirs.eval(), ours.eval()
     images, tokens = torch.randn(5, 3, 32, 32), torch.randint(1, 49000, (5, 12))

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from distpre.errors import RecipeError
-from distpre.recipe.schema import SCHEDULES
+from distpre.schedule import SCHEDULES
 
 Key = tuple[str | int, ...]
 

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from distpre.recipe.document import Key, found
-from distpre.recipe.schema import SCHEDULES, Component, Rate, TermSpec
+from distpre.recipe.schema import Component, Rate, TermSpec
+from distpre.schedule import SCHEDULES
 
 _PLAIN = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path", Any: "anything"}
 _BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}

@@ -37,6 +37,11 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def resolved(text: str, shown: str = "recipe.yaml") -> Recipe:
+    """What Recipe.dump() wrote. Raises RecipeError naming line and key, as load() does; `shown` is the file's name."""
+    return validated(Document.parse(text, shown))
+
+
 def prepare(recipe: Recipe, note: Callable[[str], None]) -> None:
     """Calls data.prepare if a local shard is absent; of several processes one does it, the others wait for it.
 

@@ -10,8 +10,8 @@ from typing import Any, get_type_hints
 from distpre.errors import RecipeError
 from distpre.recipe.document import Key, dotted
 from distpre.recipe.kinds import COMPONENT, SCHEDULE, Misfit, fitted, listed, may_be, nearest, remark
-from distpre.recipe.schema import SCHEDULES, Component
-from distpre.schedule import Constant, Schedule, Steps
+from distpre.recipe.schema import Component
+from distpre.schedule import SCHEDULES, Constant, Schedule, Steps
 
 # The contents table of each seam. A keyword with a seam's name holds a component of that seam.
 TABLES = {

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_serializer, model_validator
 
-from distpre.schedule import Cosine, Linear, Steps
+from distpre.recipe.document import text_of
 
 
 class Frame(BaseModel):
@@ -23,7 +23,6 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
-SCHEDULES = {"cosine": Cosine, "linear": Linear, "steps": Steps}
 Where = dict[str, list[int | str]]
 Rate = float | dict[str, dict[str, Any]]  # a number, or {cosine: {...}}, {linear: {...}}, {steps: {...}}
 
@@ -249,14 +248,4 @@ class Recipe(Frame):
 
     def dump(self) -> str:
         """The resolved recipe as YAML: base, variant, overrides and environment are in it."""
-        from distpre.recipe.document import text_of
-
         return text_of(self.model_dump(mode="json"))
-
-    @classmethod
-    def from_resolved(cls, text: str, shown: str = "recipe.yaml") -> Recipe:
-        """What dump() wrote. Raises RecipeError naming line and key, as load() does; `shown` is the file's name."""
-        from distpre.recipe.document import Document
-        from distpre.recipe.explain import validated
-
-        return validated(Document.parse(text, shown))

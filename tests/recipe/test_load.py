@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from distpre.errors import DataError, RecipeError
-from distpre.recipe import Recipe, load, prepare
+from distpre.recipe import Recipe, load, prepare, resolved
 from distpre.recipe.resolve import build, schedule
 from distpre.schedule import Constant, Cosine
 
@@ -28,7 +28,7 @@ def test_every_recipe_loads_and_has_a_small_variant(path, monkeypatch):
 
 def test_resolved_recipe_reads_back_the_same():
     recipe = load(QUICKSTART, ["train.steps=7", "evaluate.tables.zero_shot.classes=['1e3', 'yes', '007', '0x1']"])
-    assert Recipe.from_resolved(recipe.dump()) == recipe and recipe.train.steps == 7
+    assert resolved(recipe.dump()) == recipe and recipe.train.steps == 7
 
 
 def test_a_resolved_recipe_is_itself_a_recipe(tmp_path):
@@ -41,7 +41,7 @@ def test_a_resolved_recipe_that_was_damaged_is_told_with_its_line():
     text = load(QUICKSTART).dump()
     line = next(i for i, row in enumerate(text.splitlines(), 1) if row.startswith("  zero:"))
     with pytest.raises(RecipeError, match=f"recipe.yaml:{line}: train.zeor: .*Did you mean 'zero'"):
-        Recipe.from_resolved(text.replace("  zero:", "  zeor:"))
+        resolved(text.replace("  zero:", "  zeor:"))
 
 
 def test_overrides_lie_over_the_variant_and_the_variant_over_the_recipe():
@@ -151,5 +151,5 @@ def test_remote_shards_are_not_prepared_and_make_no_folder(tmp_path, monkeypatch
 def test_workers_may_be_a_range_and_the_batch_holds_at_each():
     elastic = load(QUICKSTART, ["launch.workers={min: 1, max: 4}", "train.accumulation=2", "train.batch=64"])
     assert [elastic.accumulation(workers) for workers in (4, 3, 2, 1)] == [2, 3, 4, 8]
-    assert Recipe.from_resolved(elastic.dump()).launch == elastic.launch
+    assert resolved(elastic.dump()).launch == elastic.launch
     assert "workers: 3\n" in load(QUICKSTART, ["launch.workers=3", "train.batch=6"]).dump()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from distpre.errors import RecipeError
-from distpre.recipe import Recipe, load
+from distpre.recipe import load, resolved
 from distpre.recipe.stages import stage_of, stages
 
 QUICKSTART = str(Path(__file__).parents[2] / "recipes/quickstart.yaml")
@@ -26,7 +26,7 @@ def test_a_stage_is_the_recipe_with_its_keys_laid_over_it():
     assert (
         (two.begins, two.of) == (30, 200) and stage_of(recipe, 30).name == "one" and stage_of(recipe, 31).name == "two"
     )
-    assert stages(Recipe.from_resolved(recipe.dump())) == [one, two]
+    assert stages(resolved(recipe.dump())) == [one, two]
 
 
 def test_without_restart_schedules_run_over_the_whole_run():

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 import torch
 
-from distpre.recipe import Recipe, load
+from distpre.recipe import Recipe, load, resolved
 from distpre.runtime.commit import MARK, commits, newest
 
 RECIPE = str(Path(__file__).parents[2] / "recipes/quickstart.yaml") + ":small"
@@ -160,7 +160,7 @@ def _rank(end: Connection, recipe: str, rank: int, ranks: int, port: int) -> Non
         if record["kind"] == "step":
             end.send(record["step"])
 
-    train(Recipe.from_resolved(recipe), sink=sink, stop=lambda: None)
+    train(resolved(recipe), sink=sink, stop=lambda: None)
 
 
 def half_written(recipe: Recipe) -> bool:
