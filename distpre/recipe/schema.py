@@ -246,6 +246,20 @@ class Recipe(Frame):
         """Micro-batches of a worker's share when there are `workers`: none is larger than with launch.workers.max."""
         return -(-self.train.accumulation * self.launch.workers.max // workers)
 
+    def trained_views(self) -> list[str]:
+        """Those that a training step makes and embeds: all but those that only a table of `evaluate` names."""
+        by_terms = _words([term.component.keywords() for term in self.objective.values()])
+        by_tables = _words([table.keywords() for table in self.evaluate.tables.values()] if self.evaluate else [])
+        return [view for view in self.views if view in by_terms or view not in by_tables]
+
     def dump(self) -> str:
         """The resolved recipe as YAML: base, variant, overrides and environment are in it."""
         return text_of(self.model_dump(mode="json"))
+
+
+def _words(value: Any) -> set[str]:
+    """Every text in it, of "teacher.view" the view."""
+    if isinstance(value, str):
+        return {value.rpartition(".")[2]}
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return {word for part in parts for word in _words(part)}

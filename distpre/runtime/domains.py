@@ -228,7 +228,7 @@ class Domains:
         order = source.order(self.recipe.seed, self.recipe.data.window)
         most = min(max(size, HERDED_FROM), len(source), _slots(self.stage))
         ordinals = buffer(source, most, self.recipe.seed, order, _slots(self.stage))
-        views = [view for view in self.views if "." not in view]
+        views = [view for tower in self.recipe.towers.values() for view in tower.views]
         loader = build.loader(self.recipe, Subset(source, ordinals), self.views, batch=self.towers.chunk)
         self.towers.model.eval()
         try:

@@ -96,7 +96,7 @@ class Run:
         self.loader = build.loader(
             self.recipe,
             source,
-            views,
+            {name: views[name] for name in self.recipe.trained_views()},
             batch=self.recipe.train.batch,
             pairing=build.pairing(self.recipe),
             note=self.note,

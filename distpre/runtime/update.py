@@ -40,7 +40,7 @@ def update(engine: Engine, objective: Objective, batch: Batch, *, index: int, se
 
 def embed(engine: Engine, batch: Batch, index: int, *, taught: bool = True) -> Step:
     """The batch through every tower and, where `taught`, every teacher: what the terms look at."""
-    names = engine.model.taught if taught else {}
+    names = {name: view for name, view in engine.model.taught.items() if taught and view in batch.views}
     embedded, scales = engine(batch.views | {name: batch.views[view] for name, view in names.items()})
     student: dict[str, Embedding] = {}
     teachers: dict[str, dict[str, Embedding]] = {}

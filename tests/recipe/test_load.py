@@ -75,6 +75,14 @@ def write(tmp_path, change=lambda data: None) -> str:
     return str(path)
 
 
+def test_a_view_that_only_a_table_names_is_left_out_of_training():
+    voco = load("recipes/volumes/voco.yaml:hippocampus")
+    assert list(voco.views) == ["parts", "overlap", "place", "patches", "tissue"]
+    assert voco.trained_views() == ["parts", "overlap"]
+    taught = load("recipes/biosignals/ecg.yaml")  # b is named as the teacher's, "ema.b", too
+    assert taught.trained_views() == ["a", "b"]
+
+
 def test_environment_variables_are_filled_in_or_missed_by_name(tmp_path, monkeypatch):
     path = write(tmp_path, lambda d: d["run"].update(dir="$WHERE/${WHAT}/run"))
     monkeypatch.setenv("WHERE", "/somewhere")
