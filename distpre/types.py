@@ -141,7 +141,8 @@ class Term(Protocol):
     """A part of the objective. It holds no parameters and never sees a rank.
 
     local is False for a term over the effective batch's embeddings (run once, its gradients injected into pass two of
-    an accumulated step) and True for one that runs in each micro-batch (pixels, tokens).
+    an accumulated step) and True for one that runs in each micro-batch (pixels, tokens). A term that contrasts over the
+    global batch has `gathers`: the views whose vectors, one after the other, are its rows; --check counts their bytes.
     """
 
     local: bool

@@ -19,3 +19,10 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}")
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """Those that start processes last. pytest-xdist begins with its largest group, tests/launch, which waits for Ray
+    and looks at clocks: beside it the other process runs what takes one core.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)

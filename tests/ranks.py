@@ -1,26 +1,35 @@
 """`ranks(4).run(function, *args)`: a function on four real gloo processes, their results in rank order.
 
-The processes are forked from one server that has the heavy libraries imported: a group costs a tenth of a second,
-starts clean, and leaves nothing behind. A rank that raises sends its traceback; a group that hangs is killed and named.
+The processes are forked from one server that has the heavy libraries imported (tests/preload.py): a group costs a
+tenth of a second, starts clean, and leaves nothing behind. A rank that raises sends its traceback; a group that hangs
+is killed and named.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import multiprocessing
 import os
+import random
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+REPOSITORY = Path(__file__).parents[1]
+
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["torch", "deepspeed", "open_clip", "sklearn.linear_model", "distpre.train"])
+_SERVER.set_forkserver_preload(["tests.preload"])
+
+# Below the ports that the system deals out by itself; each of pytest-xdist's processes (gw0, gw1, ...) has its own.
+_PORTS = 20_000 + 1_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 10)
 
 
 class RankError(AssertionError):
@@ -34,6 +43,8 @@ class ranks:  # noqa: N801  (read as a verb's object: ranks(4).run)
 
     def run(self, function: Callable, *args: Any) -> list[Any]:
         """[function(*args) on rank 0, on rank 1, ...]; RANK, WORLD_SIZE and MASTER_* are set, no group is made yet."""
+        with contextlib.chdir(REPOSITORY):  # whence the server, once started, imports tests.preload
+            forkserver.ensure_running()
         port = _free_port()
         ends, processes = [], []
         for rank in range(self.n):
@@ -96,9 +107,14 @@ def _rank(end: Connection, rank: int, n: int, port: int, function: Callable, arg
 
 
 def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    while True:
+        port = _PORTS + random.SystemRandom().randrange(1_000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # functions are passed by name: tests.contrast.test_exact ...
+sys.path.insert(0, str(REPOSITORY))  # functions are passed by name: tests.contrast.test_exact ...

@@ -57,6 +57,7 @@ class PairContrast:
         self.memories = {"bank": bank} if isinstance(bank, Queue) else {}
         self.asked = {"targets": targets, "similarity": similarity, "form": form, "within": within, "layout": layout}
         self.loss = softmax_loss(inside, positives_below) if form == "softmax" else sigmoid_loss
+        self.gathers = [rows] if within == "batch" else []
 
     def __call__(self, step: Step) -> TermResult:
         rows, columns = (block(step, view, self.facts, self.among) for view in (self.rows, self.columns))

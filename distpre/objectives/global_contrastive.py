@@ -52,6 +52,7 @@ class GlobalContrastive:
             )
         self.rows, self.columns, self.estimates, self.gamma = rows, columns, estimates, gamma
         self.scaling, self.rho, self.epsilon, self.layout = Scaling(scale, temperature), rho, epsilon, layout
+        self.gathers = [rows]
 
     def __call__(self, step: Step) -> TermResult:
         rows, columns = block(step, self.rows, {}), block(step, self.columns, {})

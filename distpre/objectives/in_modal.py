@@ -34,6 +34,7 @@ class InModal:
             raise RecipeError(f"in_modal.views {views} will not do.", "It may be a list of at least two views.")
         self.views, self.scaling, self.targets, self.layout = views, Scaling(scale, temperature), targets, layout
         self.loss = softmax_loss(inside, positives_below)
+        self.gathers = views
 
     def __call__(self, step: Step) -> TermResult:
         every = joined([block(step, view, {}) for view in self.views])

@@ -41,6 +41,7 @@ class OffDiagonal:
         self.rows, self.columns, self.against = rows, columns, against
         self.scale, self.reduction, self.trusted = 1 / temperature, reduction, trusted
         self.targets = Teacher("teacher", self.scale, diagonal)
+        self.gathers = [rows]
 
     def __call__(self, step: Step) -> TermResult:
         rows, columns = self._block(step, self.rows), self._block(step, self.columns)

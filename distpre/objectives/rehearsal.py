@@ -48,6 +48,7 @@ class Rehearsal:
         self.rows, self.keys, self.scaling = rows, (positives, denominator), Scaling(scale, temperature)
         self.among, self.positives_below, self.reduction, self.layout = among, positives_below, reduction, layout
         self.targets = SameId(id, "positive" if own else "removed")
+        self.gathers = [rows]
 
     def __call__(self, step: Step) -> TermResult:
         scale, _ = self.scaling.at(step)

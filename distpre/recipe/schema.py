@@ -28,9 +28,12 @@ Rate = float | dict[str, dict[str, Any]]  # a number, or {cosine: {...}}, {linea
 
 
 class Paper(Frame):
+    """hardware: what the paper trained on, "32 x A100" or, with the memory of one, "8 x A100 40 GB"; for --check."""
+
     title: str
     number: int | None = None
     year: int | None = None
+    hardware: str | None = Field(None, pattern=r"^[1-9]\d* x \S.*$")
 
 
 class SourceSpec(Frame):

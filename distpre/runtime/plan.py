@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -24,10 +27,11 @@ def plan(recipe: Recipe) -> str:
     Memory is what fp32 weights, gradients and AdamW's two moments take under the ZeRO stage (Rajbhandari et al. 2020,
     section 5; bf16 is autocast and divides nothing), and the contrast's rows, columns and their gradients. Not in it:
     activations, the contrast's tile, and the buckets through which DeepSpeed reduces gradients.
-    Bytes moved are those that a worker receives in a step, by ring collectives.
+    Bytes moved are those that a worker receives in a step, by ring collectives. Towers need not have the weights that
+    they start from yet.
     """
     with torch.device("meta"):
-        model = build.model(recipe)
+        model = build.model(recipe, fresh=False)
     workers, train, evaluate = recipe.launch.workers.max, recipe.train, recipe.evaluate
     rows = train.batch // workers
     weights, taught = 4 * (_count(model) - _count(model.teachers)), 4 * _count(model.teachers)
@@ -36,6 +40,7 @@ def plan(recipe: Recipe) -> str:
     held = sum(2 * laid.held * n * vector[name] for name, (laid, n, _) in contrasts.items())
     embeddings = sum(laid.received * n * vector[name] for name, (laid, n, _) in contrasts.items())
     exchange = _exchanged(weights, train.zero, workers, train.accumulation)
+    memory = _memory(weights, taught, train.zero, workers, held)
     each = f"{workers:,} x {rows:,} samples a worker"
     if train.accumulation > 1:
         each += f" = {workers:,} x {train.accumulation:,} micro-batches of {rows // train.accumulation:,}"
@@ -45,11 +50,12 @@ def plan(recipe: Recipe) -> str:
         ("steps", f"{train.steps:,} = {train.steps * train.batch:,} samples{_epochs(recipe)}"),
         ("commit", f"every {train.commit_every:,} steps, the last {train.keep} kept"),
         ("evaluate", f"every {evaluate.every:,} steps on data.{evaluate.data}" if evaluate else "never"),
-        *((f"tower {name}", _parameters(tower)) for name, tower in model.towers.items()),
+        *((f"tower {name}", _parameters(tower) + _start(recipe, name)) for name, tower in model.towers.items()),
         *((f"contrast {name}", str(laid)) for name, (laid, _, _) in contrasts.items()),
         *((f"teacher {name}", f"{_count(its):,} weights that stand beside") for name, its in model.teachers.items()),
         ("precision", f"{train.precision}, ZeRO stage {train.zero}"),
-        ("memory a worker", _memory(weights, taught, train.zero, workers, held)),
+        ("memory a worker", _parts(memory)),
+        *((("paper's hardware", _beside(said, sum(memory.values()))),) if (said := _hardware(recipe)) else ()),
         ("moved a step", f"{_bytes(exchange)} of weights and gradients, 2 x {_bytes(embeddings)} of embeddings"),
         ("run folder", recipe.run.dir),
         *((f"stage {s.name}", _stage(s)) for s in stages(recipe) if s.name),
@@ -77,18 +83,41 @@ def _parameters(tower: Tower) -> str:
     return f"{_count(tower):,} parameters{parts}; width {tower.width}"
 
 
-def _memory(weights: int, taught: int, zero: int, workers: int, contrast: int) -> str:
-    """Stage 1 divides the moments, 2 the gradients, 3 the weights; all three update a divided copy of the weights.
+def _start(recipe: Recipe, tower: str) -> str:
+    """What a tower starts from, where the recipe names a file or a run."""
+    said = recipe.towers[tower].encoder.keywords()
+    if not said.get("weights"):
+        return ""
+    return f"; starts from {said['weights']}" + ("" if Path(said["weights"]).exists() else ", which is not there yet")
+
+
+def _hardware(recipe: Recipe) -> str | None:
+    return recipe.paper.hardware if recipe.paper else None
+
+
+def _beside(hardware: str, memory: float) -> str:
+    """memory: of a worker here, beside that of one of the paper's devices where it is said."""
+    size = re.search(r"(\d+) GB$", hardware)
+    if size is None:
+        return hardware
+    return f"{hardware}; a worker here takes {memory / (int(size[1]) * 1e9):.0%} of one + activations"
+
+
+def _memory(weights: int, taught: int, zero: int, workers: int, contrast: int) -> dict[str, float]:
+    """Bytes by part. Stage 1 divides the moments, 2 the gradients, 3 the weights; all update a divided copy of these.
 
     taught: bytes of teachers' weights, which have neither gradients nor moments.
     """
     divided = [weights / (workers if zero >= stage else 1) for stage in (1, 2, 3)]
-    parts = {
+    return {
         "weights": divided[2] + (weights / workers if zero else 0),
         "gradients": divided[1],
         "moments": 2 * divided[0],
         "contrast": contrast,
     } | ({"teachers": taught / (workers if zero == 3 else 1)} if taught else {})
+
+
+def _parts(parts: dict[str, float]) -> str:
     shown = ", ".join(f"{name} {_bytes(n)}" for name, n in parts.items())
     return f"{_bytes(sum(parts.values()))} + activations: {shown}"
 
@@ -104,15 +133,18 @@ def _exchanged(weights: int, zero: int, workers: int, parts: int) -> float:
 
 
 def layouts(recipe: Recipe, model: Model, node: int) -> dict[str, tuple[Plan, int, int]]:
-    """{term: (layout, rows of a rank, width)} of the recipe's contrasts; node: ranks on a node. Raises RecipeError."""
+    """{term: (layout, rows of a rank, width)} of terms that contrast over the global batch; node: ranks on a node.
+
+    Such a term says which views' vectors it `gathers`. Raises RecipeError.
+    """
     out = {}
-    for name, term in recipe.objective.items():
-        said = term.component.keywords()
-        views = [str(view).rpartition(".")[2] for view in said.get("views") or [said.get("rows")]]
-        if said.get("within") == "rank" or not all(view in model.tower_of for view in views):
+    for name, (term, _) in build.objective(recipe).terms.items():
+        views = [view.rpartition(".")[2] for view in getattr(term, "gathers", [])]
+        if not views:
             continue
         rows = recipe.train.batch // recipe.launch.workers.max * len(views)
-        width, wanted = model.towers[model.tower_of[views[0]]].width, said.get("layout", "auto")
+        width = model.towers[model.tower_of[views[0]]].width
+        wanted = recipe.objective[name].component.keywords().get("layout", "auto")
         try:
             laid = choose(recipe.launch.workers.max, rows, width, node=node, memory=HELD_BYTES, wanted=wanted)
         except ValueError as e:

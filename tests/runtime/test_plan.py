@@ -3,16 +3,21 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from distpre.errors import RecipeError
 from distpre.recipe import load, prepare
 from distpre.runtime import build
 from distpre.runtime.plan import plan
 
-QUICKSTART = str(Path(__file__).parents[2] / "recipes/quickstart.yaml")
+REPOSITORY = Path(__file__).parents[2]
+QUICKSTART = f"{REPOSITORY / 'recipes/quickstart.yaml'}:small"
+RECIPES = sorted(str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("recipes/**/*.yaml"))
 UNITS = {"B": 1, "KiB": 1024, "MiB": 1024**2}
 
 
-def figures(*overrides: str) -> dict[str, str]:
-    lines = plan(load(f"{QUICKSTART}:small", list(overrides))).splitlines()
+def figures(*overrides: str, recipe: str = QUICKSTART) -> dict[str, str]:
+    lines = plan(load(recipe, list(overrides))).splitlines()
     return dict(re.split(r"\s{2,}", line, maxsplit=1) for line in lines)
 
 
@@ -23,7 +28,7 @@ def mib(text: str, what: str) -> float:
 
 def test_the_plan_counts_what_the_model_has():
     head = "towers.image.head={name: mlp, sizes: [32, 64]}"
-    model, said = build.model(load(f"{QUICKSTART}:small", [head])), figures(head)
+    model, said = build.model(load(QUICKSTART, [head])), figures(head)
     for name, tower in model.towers.items():
         count = sum(p.numel() for p in tower.parameters())
         assert said[f"tower {name}"].startswith(f"{count:,} parameters") and "width 64" in said[f"tower {name}"]
@@ -67,7 +72,7 @@ def test_epochs_are_told_once_the_shards_are_indexed(tmp_path):
     places = [f"data.prepare.out={tmp_path}", "data.prepare.shards=1", f"data.train.shards={tmp_path}/train-000.tar"]
     places.append(f"data.test.shards={tmp_path}/test-000.tar")
     assert figures(*places)["steps"] == "8 = 256 samples; epochs unknown until the shards are indexed"
-    recipe = load(f"{QUICKSTART}:small", places)
+    recipe = load(QUICKSTART, places)
     prepare(recipe, lambda text: None)
     samples = len(build.source(recipe, "train", lambda text: None))
     assert figures(*places)["steps"] == f"8 = 256 samples = {256 / samples:.2f} epochs of {samples:,} samples"
@@ -77,3 +82,42 @@ def test_a_plan_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     figures()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_is_planned_at_full_size(recipe):
+    """Also before the weights that it starts from are there; only a text tower's architecture may lie in a folder."""
+    try:
+        said = figures(recipe=str(REPOSITORY / recipe))
+    except RecipeError as e:
+        if "transformers_text: cannot build /models/" not in str(e):
+            raise
+        pytest.skip(str(e))
+    towers = [text for name, text in said.items() if name.startswith("tower ")]
+    assert towers and all(re.match(r"[1-9][\d,]* parameters", text) for text in towers)
+    assert {"global batch", "steps", "memory a worker", "moved a step"} <= said.keys()
+
+
+def test_terms_that_gather_nothing_have_no_layout():
+    more = ("objective.near={name: distance, rows: image, columns: text}", "objective.match.within=rank")
+    assert not [name for name in figures(*more) if name.startswith("contrast")]
+    views = "objective.more={name: in_modal, views: [image, text], temperature: 0.1}"
+    one, two = (figures(*x) for x in ((), (views,)))
+    assert "contrast more" in two
+    assert one["moved a step"].endswith("2 x 4.0 KiB of embeddings")  # 16 columns of 64
+    assert two["moved a step"].endswith("2 x 12.0 KiB of embeddings")  # and as many of both views
+
+
+def test_a_tower_starts_from_what_is_not_there_yet(tmp_path):
+    line = figures(f"towers.image.encoder.weights={tmp_path / 'start.pt'}")["tower image"]
+    assert line.endswith(f"; starts from {tmp_path / 'start.pt'}, which is not there yet")
+
+
+def test_memory_is_told_beside_the_papers_hardware():
+    said = figures("paper={title: it, hardware: 8 x A100 40 GB}", "train.zero=0")
+    share = mib(said["memory a worker"], r"^([\d.]+) (\w+)") * 2**20 / 40e9
+    assert said["paper's hardware"] == f"8 x A100 40 GB; a worker here takes {share:.0%} of one + activations"
+    assert figures("paper={title: it, hardware: 32 x A100}")["paper's hardware"] == "32 x A100"
+    assert "paper's hardware" not in figures()
+    with pytest.raises(RecipeError, match="paper.hardware"):
+        figures("paper={title: it, hardware: many GPUs}")

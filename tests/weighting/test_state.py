@@ -71,8 +71,8 @@ def test_an_update_is_fast_beside_any_step():
     from distpre.weighting.state import SampleState
 
     state, ordinals = SampleState(10**7, ("loss", "noise"), ""), torch.randint(10**7, (4096,))
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(20):
         state.write("loss", ordinals, torch.ones(4096))
         state.read(ordinals)
-    assert (time.perf_counter() - began) / 20 < 0.02
+    assert (time.process_time() - began) / 20 < 0.02
