@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -57,6 +58,12 @@ class Steps:
 
     def at(self, step: int, of: int) -> float:
         return self.values[sum(s <= step for s in self.at_steps) - 1]
+
+
+def drawn(seed: int, step: int) -> float:
+    """Evenly from [0, 1), by arithmetic alone: for what happens in some steps, alike on every rank and after a resume."""
+    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 def _progress(step: int, of: int, warm_up: int) -> float:

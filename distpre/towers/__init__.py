@@ -16,6 +16,7 @@ ENCODERS = {
     "st_gcn": "distpre.towers.encoders.skeleton:StGcn",  # motion at the joints of a body (UniMTS)
     "features": "distpre.towers.encoders.features:Features",  # vectors as they are, for a head
     "point_patches": "distpre.towers.encoders.points:PointPatches",  # shapes (Point-BERT, OpenShape)
+    "point_graph": "distpre.towers.encoders.point_graph:PointGraph",  # scenes, a vector a point (DGCNN, PointNet++)
     "resnet3d": "distpre.towers.encoders.resnet3d:ResNet3d",  # volumes, or parts of them
     "tubelets": "distpre.towers.encoders.tubelets:Tubelets",  # volumes, whole or with parts hidden (OCTCube)
 }

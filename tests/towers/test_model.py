@@ -43,7 +43,7 @@ def test_towers_give_unit_vectors_of_the_heads_width_and_their_taps():
     assert {k: v[0].shape[1] for k, v in embedded.items()} == {"a1": 4, "a2": 4, "b": 4, "c": 6}
     for vector, taps in embedded.values():
         torch.testing.assert_close(vector.norm(dim=1), torch.ones(3))
-        assert set(taps) == {"raw", "pooled"}
+        assert set(taps) == {"raw", "pooled", "said"}
     assert len(scales["logit"]) == 2 and scales["logit"][1].item() == -5.0
 
 
