@@ -17,7 +17,7 @@ REMEDY = "Make it with `python -m tools.anchors`."
 
 @dataclass(frozen=True)
 class Anchors:
-    """vectors: (c, d) float32, unit; classes: the c names. A file holds just that: `anchors` and, as metadata, `classes`."""
+    """vectors: (c, d) float32, unit; classes: their names. A file holds `anchors` and, as metadata, `classes`."""
 
     vectors: Tensor
     classes: tuple[str, ...]

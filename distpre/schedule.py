@@ -61,7 +61,7 @@ class Steps:
 
 
 def drawn(seed: int, step: int) -> float:
-    """Evenly from [0, 1), by arithmetic alone: for what happens in some steps, alike on every rank and after a resume."""
+    """Evenly from [0, 1), by arithmetic: for what happens in some steps, alike on every rank and after a resume."""
     digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 

@@ -1,6 +1,6 @@
 """Texts of classes through an open_clip text tower -> a file of anchors, once a set of classes.
 
-    python -m tools.anchors ViT-B-16 open_clip_model.safetensors --classes classes.txt --out runs/data/scans/anchors.safetensors
+    python -m tools.anchors ViT-B-16 open_clip_model.safetensors --classes classes.txt --out anchors.safetensors
 
 A class's anchor is the unit vector of the mean, over the templates, of the unit vectors of its texts (CLIP, Radford et
 al. 2021, section 3.1.4; CLIP2Scene with 85 templates). A line of the files of classes and templates is one of them.

@@ -20,8 +20,8 @@ class Iou:
     """Intersection over union of each class that the truth has, and their mean: parts are named by the likest anchor.
 
     view: of a tower's (b, k, d). anchors: a file of `tools.anchors`. facts: {truth: VIEW, (b, k) classes, -1 for parts
-    that are not counted; said: VIEW}: with said, parts are named by that view instead (a teacher's labels), and those of
-    which it says nothing, -1, are not counted. by: the id of scenes, drawn for the bootstrap interval of the mean.
+    that are not counted; said: VIEW}: with said, parts are named by that view instead (a teacher's labels), and those
+    of which it says nothing, -1, are not counted. by: the id of scenes, drawn for the bootstrap interval of the mean.
     Every rank holds c · c numbers a sample. Yields "mIoU" over all parts of the data, "accuracy" and "IoU CLASS".
     """
 

@@ -10,23 +10,25 @@ from distpre.anchors import Anchors
 from distpre.contrast import Block, contrast
 from distpre.contrast.targets import SameId
 from distpre.objectives.contrast import Scaling, shared
-from distpre.objectives.labels import PartLabels
+from distpre.objectives.labels import PartLabels, parts_of
 from distpre.runtime.group import part, total, world_size
 from distpre.schedule import Constant, Schedule
 from distpre.types import Step, TermResult
 
 
 class Anchored:
-    """Text t_c of each class c against the parts f_i of the global batch, of which those of the class, P_c, are positive.
+    """Text t_c of each class c against the parts f_i of the global batch; those of the class, P_c, are positive.
 
     over "parts" (the paper's semantic consistency): -Σ_c log[Σ_{i in P_c} exp(<t_c, f_i>/τ) / Σ_j exp(<t_c, f_j>/τ)],
     j over all parts with a label; a class without parts adds nothing. Parts of a class are never pushed apart, as they
     are by a contrast of points with pixels. over "classes" (the released code's): the mean over parts of
     -log[exp(<t_c(i), f_i>/τ) / Σ_c exp(<t_c, f_i>/τ)].
 
-    of: a view of parts, (b, k, d). anchors: a file of `tools.anchors`. facts: {label: VIEW}; own, seed: as in PartLabels.
-    scale or temperature: as in contrast. unit False (released, with τ = 1): f_i as the head says it, not a unit vector;
-    then an accumulated step counts its micro-batches by samples, not by parts. Parts never travel: anchors do.
+    of: a view of parts, unit vectors (b, k, d). anchors: a file of `tools.anchors`. facts: {label: VIEW}; own, seed: as
+    in PartLabels. scale or temperature: as in contrast; inside False: over parts, the mean of logarithms in place of
+    the logarithm of the sum. tap: a tap of the tower in place of its unit vectors, such as `said` (released, with τ =
+    1); then an accumulated step counts its micro-batches by samples, not by parts. Parts never travel between ranks,
+    anchors do.
     """
 
     def __init__(
@@ -37,18 +39,17 @@ class Anchored:
         over: Literal["parts", "classes"] = "parts",
         scale: str | None = None,
         temperature: Schedule | None = None,
-        unit: bool = True,
+        inside: bool = True,
+        tap: str | None = None,
         own: Schedule = Constant(0.0),  # noqa: B008
         seed: int = 0,
     ):
-        self.of, self.over, self.unit, self.local = of, over, unit, not unit
+        self.of, self.over, self.inside, self.tap, self.local = of, over, inside, tap, tap is not None
         self.anchors, self.scaling = Anchors.read(anchors), Scaling(scale, temperature)
         self.labels = PartLabels(of, self.anchors, facts, own, seed)
 
     def __call__(self, step: Step) -> TermResult:
-        said = step.embedding(self.of)
-        x = said.vector if self.unit else said.taps["said"]
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        x = parts_of(step, self.of, self.tap)
         anchors, labels = self.anchors.of(x), self.labels.at(step, x)
         mine = part(len(anchors))  # each anchor is on one rank
         texts = Block(anchors[mine], {"class": torch.arange(len(anchors), device=x.device)[mine]})
@@ -58,7 +59,7 @@ class Anchored:
         share = shared(parts.there().to(x.dtype))
         if self.over == "parts":
             found = contrast(texts, parts, scale, layout=f"1x{ranks}", **asked).rows
-            loss = ranks * found.loss(inside=True).sum()
+            loss = ranks * found.loss(inside=self.inside).sum()
         else:
             found = contrast(parts, texts, scale, layout=f"{ranks}x1", **asked).rows
             loss = (share * found.loss()).sum()

@@ -9,9 +9,8 @@ from torch import Tensor
 from distpre.anchors import Anchors
 from distpre.errors import RecipeError
 from distpre.objectives.contrast import shared
-from distpre.objectives.labels import PartLabels
+from distpre.objectives.labels import PartLabels, parts_of
 from distpre.runtime.group import total, world_size
-from distpre.schedule import Constant, Schedule
 from distpre.types import Step, TermResult
 
 
@@ -19,58 +18,47 @@ class GroupConsistency:
     """Mean over parts k of 1 - σ(<p_k, f>), f = Σ_i a_i v_i of k's group, a = softmax_i(<v_i, t>/λ) (Chen et al. 2023).
 
     The v are the group's parts p and, with the fact `pixels`, the unit vectors of the pixels that see them, as in the
-    paper; the released code has the parts alone. t is the anchor of the class that most of the group's labelled parts
-    have (of several the first; ours: the paper gives a cell one text and does not say how); a group without a label
-    counts nowhere. The mean is ours too: the paper adds groups and parts up.
+    paper; the released code has the parts alone. Parts without a label are in no group. t is the anchor of the class
+    that most of the group's parts have, of several the first (the code's: its first part's). The mean over parts is the
+    code's but for its padding; the paper adds groups and parts up.
 
-    of: a view of parts, unit vectors (b, k, d). anchors, own, seed: as in anchored. facts: {label: VIEW; group: VIEW,
-    (b, k) numbers within a sample, -1 for none; pixels: VIEW, (b, k, d)}. temperature: λ.
+    of: a view of parts, unit vectors (b, k, d). anchors: a file of `tools.anchors`. facts: {label: VIEW, -1 for none;
+    group: VIEW, (b, k) numbers within a sample, -1 for none; pixels: VIEW, (b, k, d)}. temperature: λ. tap: as in
+    anchored, such as `second` of the head linear_pair.
     """
 
-    local = False
-
-    def __init__(
-        self,
-        of: str,
-        anchors: str,
-        facts: dict[str, str],
-        temperature: float,
-        own: Schedule = Constant(0.0),  # noqa: B008
-        seed: int = 0,
-    ):
+    def __init__(self, of: str, anchors: str, facts: dict[str, str], temperature: float = 1.0, tap: str | None = None):
         if "group" not in facts:
-            raise RecipeError("group_consistency: facts name no group.", "Write {group: VIEW}, a view with super_nodes.")
+            raise RecipeError(f"{of}: facts name no group.", "Write {group: VIEW}, a view with super_nodes.")
         self.of, self.facts, self.temperature, self.anchors = of, facts, temperature, Anchors.read(anchors)
-        self.labels = PartLabels(of, self.anchors, facts, own, seed)
+        self.tap, self.local = tap, tap is not None
+        self.labels = PartLabels(of, self.anchors, facts)
 
     def __call__(self, step: Step) -> TermResult:
-        x = step.embedding(self.of).vector
-        anchors, labels = self.anchors.of(x), self.labels.at(step, x)
-        member = self._members(step, labels.classes)
-        number = (torch.arange(len(x), device=x.device)[:, None] * x.shape[1] + step.batch.views[self.facts["group"]])
-        _, group = number[member].long().unique(return_inverse=True)
-        groups = int(group.max()) + 1 if len(group) else 0
-        p, classes = x[member], labels.classes[member]
-        votes = torch.zeros(groups, len(anchors), device=x.device)
-        votes.index_put_((group[classes >= 0], classes[classes >= 0]), torch.ones((), device=x.device), accumulate=True)
-        text, counts = anchors[votes.argmax(1)], (votes.amax(1) > 0)[group] if groups else member[:0, 0]
+        x = parts_of(step, self.of, self.tap)
+        anchors, labels = self.anchors.of(x), self.labels.at(step, x).told
+        number = self._numbers(step, labels)
+        member = (number >= 0) & (labels >= 0)
+        number = number + torch.arange(len(x), device=x.device)[:, None] * x.shape[1]
+        names, group = number[member].unique(return_inverse=True)
+        p, votes = x[member], x.new_zeros(len(names), len(anchors))
+        votes.index_put_((group, labels[member]), x.new_ones(()), accumulate=True)
         items, of = p, group
         if "pixels" in self.facts:
-            seen = classes >= 0
-            items, of = torch.cat([p, self._pixels(step, x)[member][seen]]), torch.cat([group, group[seen]])
-        fused = pooled(items, (items * text[of]).sum(1) / self.temperature, of, groups)
+            items, of = torch.cat([p, self._pixels(step, x)[member]]), torch.cat([group, group])
+        text = anchors[votes.argmax(1)]
+        fused = pooled(items, (items * text[of]).sum(1) / self.temperature, of, len(names))
         like = (p * fused[group]).sum(1)
-        share = shared(counts.to(x.dtype))
-        log = {"alike": total((share * like).sum()) / world_size(), "groups": total(x.new_tensor(float(groups)))}
+        share = shared(torch.ones_like(like))
+        log = {"alike": total((share * like).sum()) / world_size(), "groups": total(x.new_tensor(float(len(names))))}
         return TermResult((share * (1 - like.sigmoid())).sum(), log=log)
 
-    def _members(self, step: Step, classes: Tensor) -> Tensor:
-        group = step.batch.views[self.facts["group"]]
-        if group.shape != classes.shape:
-            what = f"group_consistency: groups {tuple(group.shape)} for parts {tuple(classes.shape)}."
+    def _numbers(self, step: Step, labels: Tensor) -> Tensor:
+        group = step.batch.views[self.facts["group"]].long()
+        if group.shape != labels.shape:
+            what = f"group_consistency: groups {tuple(group.shape)} for parts {tuple(labels.shape)}."
             raise RecipeError(what, "Draw the same points in both views (some_of_scene).")
-        there = (step.batch.weight > 0) & step.batch.present_in(self.of) & step.batch.present_in(self.facts["group"])
-        return (group >= 0) & there[:, None]
+        return group.masked_fill(~step.batch.present_in(self.facts["group"])[:, None], -1)
 
     def _pixels(self, step: Step, x: Tensor) -> Tensor:
         pixels = step.batch.views[self.facts["pixels"]].to(x.dtype)

@@ -23,6 +23,7 @@ ENCODERS = {
 
 HEADS = {
     "linear": "distpre.towers.heads.projection:Linear",  # one matrix
+    "linear_pair": "distpre.towers.heads.projection:LinearPair",  # two matrices, a term each (CLIP2Scene)
     "mlp": "distpre.towers.heads.projection:Mlp",  # layers with GELU between
     "side_by_side": "distpre.towers.heads.projection:SideBySide",  # every time step of a tap (COMET)
     "part_mlp": "distpre.towers.heads.parts:PartMlp",  # layers, each standardised over a sample's parts (VoCo)

@@ -1,4 +1,4 @@
-"""Ops on scenes: {name: array (n, ...)} of n points and what is known of each: places, labels, the pixels that see them.
+"""Ops on scenes, {name: array (n, ...)} of n points and what is known of each: places, labels, pixels that see them.
 
 A scene is one field (an npz), so that views of its points, labels and pixels draw the same points. Each op returns a
 new array. Source: CLIP2Scene (Chen et al. 2023).
@@ -59,13 +59,19 @@ class SuperNodes:
     most: int = 8
 
     def __call__(self, points: Array, rng: np.random.Generator) -> Array:
-        cubes = np.floor(points[:, PLACE] / self.size).astype(np.int64)
-        number = np.unique(cubes, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        number = cubes(points, self.size)
         order = np.argsort(number, kind="stable")
         first = np.searchsorted(number[order], number)  # of a point's cube, where in that order it begins
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         return np.where(place - first < self.most, number, -1)
+
+
+def cubes(points: Array, size: float) -> Array:
+    """(n,) int64: of each point the number, from 0 without gaps, of the cube of `size` that it lies in."""
+    place = np.floor(points[:, PLACE] / size).astype(np.int64)
+    place -= place.min(0)
+    return np.unique(np.ravel_multi_index(tuple(place.T), tuple(place.max(0) + 1)), return_inverse=True)[1].reshape(-1)
 
 
 @dataclass(frozen=True)

@@ -73,12 +73,15 @@ def labelled(s: Step, t: torch.Tensor, own: bool) -> list[tuple[int, int, int]]:
     return [(b, k, int((t @ x[b, k]).argmax()) if own else c) for b, k, c in found]
 
 
-def over_parts(s: Step, t: torch.Tensor, own: bool = False) -> torch.Tensor:
+def over_parts(s: Step, t: torch.Tensor, own: bool = False, inside: bool = True) -> torch.Tensor:
     x, points, loss = s.student["points"].vector, labelled(s, t, own), 0
     for c in range(C):
         scores = [torch.exp(t[c] @ x[b, k] / TEMPERATURE) for b, k, _ in points]
         right = [score for score, (_, _, of) in zip(scores, points, strict=True) if of == c]
-        loss = loss - torch.log(sum(right) / sum(scores)) if right else loss
+        if right and inside:
+            loss = loss - torch.log(sum(right) / sum(scores))
+        elif right:
+            loss = loss - sum(torch.log(score / sum(scores)) for score in right) / len(right)
     return loss
 
 
@@ -92,22 +95,25 @@ def released(s: Step, t: torch.Tensor) -> torch.Tensor:
     return -sum(torch.log_softmax(t @ x[b, k], 0)[c] for b, k, c in points) / len(points)
 
 
-def groups(s: Step, t: torch.Tensor, pixels: bool, own: bool = False) -> torch.Tensor:
+def groups(s: Step, t: torch.Tensor, pixels: bool = False, second: bool = False) -> torch.Tensor:
     x, sees, group = s.student["points"].vector, s.student["pixels"].vector, s.batch.views["group"]
-    classes = {(b, k): c for b, k, c in labelled(s, t, own)}
+    x = s.student["points"].taps["said"] if second else x
     loss, count = 0, 0
-    for b in (0, 2, 3, 4):
+    for scene in (0, 2, 3, 4):
+        points = [(k, c) for b, k, c in labelled(s, t, False) if b == scene]
         for number in range(3):
-            members = [k for k in range(K) if group[b, k] == number]
-            said = [classes[b, k] for k in members if (b, k) in classes]
-            if not said:
+            members, classes = [], []
+            for k, c in points:
+                if group[scene, k] == number:
+                    members, classes = [*members, k], [*classes, c]
+            if not members:
                 continue
-            text = t[max(range(C), key=lambda c, said=said: (said.count(c), -c))]
-            items = [x[b, k] for k in members] + [sees[b, k] for k in members if pixels and (b, k) in classes]
+            text = t[max(range(C), key=lambda c, classes=classes: (classes.count(c), -c))]
+            items = [x[scene, k] for k in members] + [sees[scene, k] for k in members if pixels]
             weights = torch.softmax(torch.stack([item @ text for item in items]) / TEMPERATURE, 0)
             fused = sum(w * item for w, item in zip(weights, items, strict=True))
             for k in members:
-                loss, count = loss + 1 - torch.sigmoid(x[b, k] @ fused), count + 1
+                loss, count = loss + 1 - torch.sigmoid(x[scene, k] @ fused), count + 1
     return loss / count
 
 
@@ -123,18 +129,19 @@ TERMS = {
     "over_parts": (lambda a: Anchored("points", a, LABEL, **HEAT), over_parts),
     "over_classes": (lambda a: Anchored("points", a, LABEL, over="classes", **HEAT), over_classes),
     "released": (
-        lambda a: Anchored("points", a, LABEL, over="classes", temperature=Constant(1.0), unit=False),
+        lambda a: Anchored("points", a, LABEL, over="classes", temperature=Constant(1.0), tap="said"),
         released,
     ),
     "itself": (lambda a: Anchored("points", a, LABEL, **HEAT, **ITSELF), partial(over_parts, own=True)),
-    "groups": (lambda a: GroupConsistency("points", a, GROUPS, TEMPERATURE), partial(groups, pixels=False)),
+    "outside": (lambda a: Anchored("points", a, LABEL, inside=False, **HEAT), partial(over_parts, inside=False)),
+    "groups": (lambda a: GroupConsistency("points", a, GROUPS, TEMPERATURE), groups),
     "groups_and_pixels": (
         lambda a: GroupConsistency("points", a, {**GROUPS, "pixels": "pixels"}, TEMPERATURE),
         partial(groups, pixels=True),
     ),
-    "groups_itself": (
-        lambda a: GroupConsistency("points", a, GROUPS, TEMPERATURE, **ITSELF),
-        partial(groups, pixels=False, own=True),
+    "groups_of_a_tap": (
+        lambda a: GroupConsistency("points", a, GROUPS, TEMPERATURE, tap="said"),
+        partial(groups, second=True),
     ),
     "pixel_pairs": (
         lambda a: OfParts(["points", "pixels"], PairContrast("points", "pixels", symmetric=False, **HEAT), LABEL),
@@ -206,31 +213,27 @@ def test_parts_know_their_label_as_an_id(anchors):
 SWITCH = Steps((0, 4), (0.0, 0.5))
 
 
-def coins(path: str, indexes: list[int]) -> list[tuple[float, float]]:
-    """Of both terms, on a rank, what each step says of the switch."""
+def coins(path: str, indexes: list[int]) -> list[tuple[float, bool]]:
+    """On a rank, of each step: whether it takes the student's labels, and whether any differs from the view's."""
     if not dist.is_initialized():
         dist.init_process_group("gloo")
-    terms = [Anchored("points", path, LABEL, own=SWITCH, **HEAT), GroupConsistency("points", path, GROUPS, 1.0, SWITCH)]
-    part = slice(2 * dist.get_rank(), 2 * dist.get_rank() + 2)
-    out = []
+    term, part, out = Anchored("points", path, LABEL, own=SWITCH, **HEAT), slice(2 * dist.get_rank(), None), []
     for index in indexes:
         mine = cut(whole(index=index), part)
-        said = [term.labels.at(mine, mine.student["points"].vector) for term in terms]
-        changed = [float((its.classes != its.told).any()) for its in said]
-        out.append((said[0].own, said[1].own, *changed))
+        labels = term.labels.at(mine, mine.student["points"].vector)
+        out.append((term(mine).log["own"], bool((labels.classes != labels.told).any())))
     return out
 
 
 @pytest.mark.cluster
-def test_the_switch_is_thrown_alike_on_all_ranks_in_all_terms_and_after_a_resume(anchors):
+def test_the_switch_is_thrown_alike_on_all_ranks_and_after_a_resume(anchors):
     unbroken = ranks(2).run(coins, anchors, list(range(40)))
     resumed = ranks(2).run(coins, anchors, list(range(23, 40)))
-    own = [step[0] for step in unbroken[0]]
+    own = [thrown for thrown, _ in unbroken[0]]
     assert own[:4] == [0.0] * 4 and 10 < sum(own) < 26
     for rank in (0, 1):
-        assert [step[0] for step in unbroken[rank]] == [step[1] for step in unbroken[rank]] == own
+        assert unbroken[rank] == [(thrown, thrown == 1.0) for thrown in own]  # labels change then, and only then
         assert resumed[rank] == unbroken[rank][23:]
-        assert {step[0] for step in unbroken[rank] if step[2]} == {1.0}  # labels change in those steps, in no others
 
 
 def test_a_draw_is_even_and_depends_on_seed_and_step():
@@ -254,14 +257,16 @@ def test_what_does_not_belong_together_is_named(change, message, anchors):
     s = whole()
     change(s, anchors)
     with pytest.raises(RecipeError, match=message):
-        GroupConsistency("points", anchors, {**GROUPS, "pixels": "pixels"}, 1.0)(s)
+        GroupConsistency("points", anchors, {**GROUPS, "pixels": "pixels"})(s)
 
 
 def test_facts_that_are_missing_and_anchors_that_are_none_are_named(anchors, tmp_path):
     with pytest.raises(RecipeError, match="facts name no label"):
         Anchored("points", anchors, {}, **HEAT)
     with pytest.raises(RecipeError, match="facts name no group"):
-        GroupConsistency("points", anchors, LABEL, 1.0)
+        GroupConsistency("points", anchors, LABEL)
+    with pytest.raises(RecipeError, match="no tap 'second'. There is said"):
+        GroupConsistency("points", anchors, GROUPS, tap="second")(whole())
     with pytest.raises(RecipeError, match="tools.anchors"):
         Anchored("points", str(tmp_path / "none.safetensors"), LABEL, **HEAT)
     (tmp_path / "text.safetensors").write_text("no tensors")

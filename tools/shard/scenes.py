@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from distpre.anchors import Anchors
 from distpre.errors import DataError
+from distpre.views.scenes import cubes
 from tools.shard.shapes import MESHES, NO_COLOUR, Shape, sampled, words
 from tools.shard.writer import Members, held_out, write_shards
 
@@ -36,12 +37,13 @@ FOGGED = 1.0  # length of the noise beside a pixel's anchor, half a patch's and 
 ANCHORS, SCENES, SEEN = range(3)  # what a generator is for
 MESH_POINTS = 1000
 
+Models = tuple[tuple[NDArray[np.float32], ...], ...]  # of each kind its meshes' points
 Surface = Callable[[np.random.Generator, int], NDArray[np.float64]]  # -> (n, 6) place and normal
 
 
 @dataclass(frozen=True)
 class Row:
-    """A scene; models: of each kind its meshes' points, empty for primitive shapes."""
+    """A scene; models: empty for primitive shapes."""
 
     seed: int
     number: int
@@ -51,7 +53,7 @@ class Row:
     unseen: float
     width: int
     kinds: tuple[str, ...]
-    models: tuple[tuple[NDArray[np.float32], ...], ...] = ()
+    models: Models = ()
 
 
 def ball(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
@@ -110,8 +112,8 @@ def write(
     """OUT/train-000.tar, OUT/test-000.tar of {npz, json {"scene"}} and OUT/anchors.safetensors; a summary line.
 
     train, test: scenes. things: on each floor, at most 16. wrong: share of the patches whose pixels say another kind.
-    unseen: share of the patches that no pixel sees. meshes: a folder of which a mesh is a thing where one, and only one,
-    of `kinds` is a word of its name; `share` of the names are in held-out scenes only. Raises DataError.
+    unseen: share of the patches that no pixel sees. meshes: a folder; a mesh of it is a thing where just one of `kinds`
+    is a word of its name; `share` of the names are in held-out scenes only. Raises DataError.
     """
     if not 0 < things <= PLACES**2 or points < 16 * things:
         raise DataError(
@@ -175,8 +177,7 @@ def _thing(row: Row, kind: int, n: int, rng: np.random.Generator) -> NDArray[np.
 def _seen(row: Row, points: NDArray, truth: NDArray) -> dict[str, NDArray]:
     """What pixels say of the points, and what is made of it."""
     rng, many = _rng(row.seed, SEEN, row.number), len(row.kinds)
-    cubes = np.column_stack([np.floor(points[:, :3] / PATCH).astype(np.int64), truth])
-    patch = np.unique(cubes, axis=0, return_inverse=True)[1].reshape(-1)
+    patch = np.unique(cubes(points, PATCH) * many + truth, return_inverse=True)[1].reshape(-1)
     patches = int(patch.max()) + 1
     shift = np.where(rng.random(patches) < TO_THE_NEXT, 1, rng.integers(1, many, patches))
     said = (truth + np.where(rng.random(patches) < row.wrong, shift, 0)[patch]) % many
@@ -188,8 +189,8 @@ def _seen(row: Row, points: NDArray, truth: NDArray) -> dict[str, NDArray]:
     return {"label": label, "pixels": np.where(hidden[:, None], 0, pixels).astype(np.float16)}
 
 
-def _models(folder: str, kinds: tuple[str, ...], share: float) -> dict[str, tuple[tuple[NDArray[np.float32], ...], ...]]:
-    """{split: of each kind its meshes' points}. Raises DataError for a kind without one in either part."""
+def _models(folder: str, kinds: tuple[str, ...], share: float) -> dict[str, Models]:
+    """{split: models}. Raises DataError for a kind without one in either part."""
     found: dict[str, dict[str, list[NDArray]]] = {split: {kind: [] for kind in kinds} for split in ("train", "test")}
     for path in sorted(Path(folder).rglob("*")):
         named = set(words(path.stem).split()) & set(kinds)

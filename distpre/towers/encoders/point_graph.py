@@ -9,27 +9,35 @@ from distpre.errors import RecipeError
 
 
 class PointGraph(nn.Module):
-    """(b, n, channels) points, places in the first three channels -> (b, n, width).
+    """(b, n, channels) points, places in the first three channels, z up -> (b, n, width).
 
-    A layer adds to a point's vector h_i a small network of A h_i + max_j [B h_j + C (x_j - x_i)] over its neighbours j,
-    itself among them. dilations: one for each layer; with s a layer sees `neighbours` of the s · neighbours nearest,
-    each s-th, so that later layers see farther (Li et al. 2019, DeepGCNs). Neighbours are those of place in every layer.
-    Normalisation is over a point's channels: rows do not depend on one another. All n² distances of a scene are held
-    at once: for some thousand points.
+    A point begins as its height and its further channels: where on the floor it is says nothing of what it is. A layer
+    adds to its vector h_i a small network of A h_i + max_j [B h_j + C (x_j - x_i) / radius] over its neighbours j,
+    itself among them. dilations: one for each layer; with s a layer sees each s-th of the s · neighbours nearest, so
+    that later layers see farther (Li et al. 2019, DeepGCNs). Neighbours are those of place in every layer. radius:
+    about how far they are, in metres. Normalisation is over a point's channels: rows do not depend on one another. All
+    n² distances of a scene are held at once: for some thousand points.
     """
 
-    def __init__(self, channels: int = 3, width: int = 64, neighbours: int = 16, dilations: list[int] = (1, 1, 2, 4)):  # noqa: B006
+    def __init__(
+        self,
+        channels: int = 3,
+        width: int = 64,
+        neighbours: int = 16,
+        dilations: list[int] = (1, 1, 2, 4),  # noqa: B006
+        radius: float = 0.3,
+    ):
         super().__init__()
-        if neighbours < 1 or min(dilations, default=0) < 1:
-            what = f"point_graph: {neighbours} neighbours at dilations {list(dilations)}."
-            raise RecipeError(what, "Both are whole numbers of at least 1, a dilation for each layer.")
-        self.width, self.neighbours, self.dilations = width, neighbours, dilations
-        self.lift = nn.Linear(channels, width)
+        if neighbours < 1 or min(dilations, default=0) < 1 or radius <= 0:
+            what = f"point_graph: {neighbours} neighbours at dilations {list(dilations)}, radius {radius:g}."
+            raise RecipeError(what, "Counts are at least 1, a dilation for each layer, and the radius above 0.")
+        self.width, self.neighbours, self.dilations, self.radius = width, neighbours, dilations, radius
+        self.lift = nn.Linear(channels - 2, width)
         self.layers = nn.ModuleList(_Layer(width) for _ in dilations)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        places, h = x[..., :3], self.lift(x)
+        places, h = x[..., :3] / self.radius, self.lift(x[..., 2:])
         near = nearest(places, self.neighbours * max(self.dilations))
         for layer, apart in zip(self.layers, self.dilations, strict=True):
             h = layer(h, places, near[..., : self.neighbours * apart : apart])
