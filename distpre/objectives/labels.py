@@ -26,8 +26,8 @@ class Labels:
 
 
 class PartLabels:
-    """CLIP2Scene's switchable self-training (Chen et al. 2023): with the probability own(step) a step takes the student's
-    likest anchors in place of the view's labels, of the parts that have one.
+    """CLIP2Scene's switchable self-training (Chen et al. 2023): with the probability own(step) a step takes, of the
+    parts that have a label, the student's likest anchors in place of the labels.
 
     The draw is of (seed, step) alone: equal on every rank and after a resume. facts: {label: the view that holds (b, k)
     whole numbers, -1 for none}. Parts of a sample of weight 0, or without either view, have none.
