@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from distpre.anchors import Anchors
 from distpre.data.source import Source
 from distpre.errors import DataError
-from tools.anchors import anchors
+from tools.anchors import anchors, main
 from tools.shard.scenes import SHAPES, write
 
 FIELDS, IDS = {"scene": "npz"}, {"scene": "json.scene"}
@@ -69,3 +69,9 @@ def test_an_anchor_is_the_mean_of_its_texts_as_unit_vectors():
     for classes, templates, message in ((["cat"], ["a cat"], "no {}"), (["cat", "cat"], ["{}"], "no class twice")):
         with pytest.raises(DataError, match=message):
             anchors(lambda texts: torch.ones(len(texts), 8), classes, templates)
+
+
+def test_a_file_of_classes_that_is_not_there_ends_with_status_2(tmp_path, capsys):
+    out = str(tmp_path / "anchors.safetensors")
+    assert main(["ViT-B-32", "none.pt", "--classes", str(tmp_path / "none.txt"), "--out", out]) == 2
+    assert "none.txt cannot be read" in capsys.readouterr().err
