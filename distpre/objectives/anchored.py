@@ -25,10 +25,10 @@ class Anchored:
     -log[exp(<t_c(i), f_i>/τ) / Σ_c exp(<t_c, f_i>/τ)].
 
     of: a view of parts, unit vectors (b, k, d). anchors: a file of `tools.anchors`. facts: {label: VIEW}; own, seed: as
-    in PartLabels. scale or temperature: as in contrast; inside False: over parts, the mean of logarithms in place of
-    the logarithm of the sum. tap: a tap of the tower in place of its unit vectors, such as `said` (released, with τ =
-    1); then an accumulated step counts its micro-batches by samples, not by parts. Parts never travel between ranks,
-    anchors do.
+    in PartLabels. scale or temperature: as in contrast. tap: a tap of the tower in place of its unit vectors, such as
+    `said` (released, with τ = 1); then an accumulated step counts its micro-batches by samples, not by parts. Parts
+    never travel between ranks, anchors do. Over parts and with labels that err, a low τ learns the few parts that are
+    likest already: the sum stands inside the logarithm.
     """
 
     def __init__(
@@ -39,12 +39,11 @@ class Anchored:
         over: Literal["parts", "classes"] = "parts",
         scale: str | None = None,
         temperature: Schedule | None = None,
-        inside: bool = True,
         tap: str | None = None,
         own: Schedule = Constant(0.0),  # noqa: B008
         seed: int = 0,
     ):
-        self.of, self.over, self.inside, self.tap, self.local = of, over, inside, tap, tap is not None
+        self.of, self.over, self.tap, self.local = of, over, tap, tap is not None
         self.anchors, self.scaling = Anchors.read(anchors), Scaling(scale, temperature)
         self.labels = PartLabels(of, self.anchors, facts, own, seed)
 
@@ -59,7 +58,7 @@ class Anchored:
         share = shared(parts.there().to(x.dtype))
         if self.over == "parts":
             found = contrast(texts, parts, scale, layout=f"1x{ranks}", **asked).rows
-            loss = ranks * found.loss(inside=self.inside).sum()
+            loss = ranks * found.loss(inside=True).sum()
         else:
             found = contrast(parts, texts, scale, layout=f"{ranks}x1", **asked).rows
             loss = (share * found.loss()).sum()

@@ -73,15 +73,12 @@ def labelled(s: Step, t: torch.Tensor, own: bool) -> list[tuple[int, int, int]]:
     return [(b, k, int((t @ x[b, k]).argmax()) if own else c) for b, k, c in found]
 
 
-def over_parts(s: Step, t: torch.Tensor, own: bool = False, inside: bool = True) -> torch.Tensor:
+def over_parts(s: Step, t: torch.Tensor, own: bool = False) -> torch.Tensor:
     x, points, loss = s.student["points"].vector, labelled(s, t, own), 0
     for c in range(C):
         scores = [torch.exp(t[c] @ x[b, k] / TEMPERATURE) for b, k, _ in points]
         right = [score for score, (_, _, of) in zip(scores, points, strict=True) if of == c]
-        if right and inside:
-            loss = loss - torch.log(sum(right) / sum(scores))
-        elif right:
-            loss = loss - sum(torch.log(score / sum(scores)) for score in right) / len(right)
+        loss = loss - torch.log(sum(right) / sum(scores)) if right else loss
     return loss
 
 
@@ -133,7 +130,6 @@ TERMS = {
         released,
     ),
     "itself": (lambda a: Anchored("points", a, LABEL, **HEAT, **ITSELF), partial(over_parts, own=True)),
-    "outside": (lambda a: Anchored("points", a, LABEL, inside=False, **HEAT), partial(over_parts, inside=False)),
     "groups": (lambda a: GroupConsistency("points", a, GROUPS, TEMPERATURE), groups),
     "groups_and_pixels": (
         lambda a: GroupConsistency("points", a, {**GROUPS, "pixels": "pixels"}, TEMPERATURE),
