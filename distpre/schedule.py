@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -60,6 +61,12 @@ class Steps:
 
 
 SCHEDULES = {"cosine": Cosine, "linear": Linear, "steps": Steps}  # by the name that a recipe gives
+
+
+def drawn(seed: int, step: int) -> float:
+    """Evenly from [0, 1), by arithmetic: for what happens in some steps, alike on every rank and after a resume."""
+    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 def _progress(step: int, of: int, warm_up: int) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-NOUNS = {"types", "errors", "schedule", "runtime.group"}
+NOUNS = {"types", "errors", "schedule", "anchors", "runtime.group"}
 SIBLINGS = ("data", "views", "towers", "contrast", "weighting")
 # Room -> the rooms it may import, besides itself and the nouns.
 MAY = {

@@ -10,6 +10,7 @@ CONTENTS = {
     "probe": "distpre.evaluators.probe:Probe",  # linear and ridge, by participant
     "assignment": "distpre.evaluators.assignment:Assignment",  # of crops to cells of their volume (VoCo)
     "part_probe": "distpre.evaluators.part_probe:PartProbe",  # linear, of patches of volumes
+    "iou": "distpre.evaluators.iou:Iou",  # of points named by the likest text, without annotation (CLIP2Scene)
     "knn": "distpre.evaluators.knn:Knn",  # nearest neighbours of other participants
     "geometry": "distpre.evaluators.geometry:Geometry",  # effective rank, alignment, uniformity
 }

@@ -12,6 +12,9 @@ CONTENTS = {
     "rehearsal": "distpre.objectives.rehearsal:Rehearsal",  # COCONUT: positives and negatives of two models
     "hierarchical": "distpre.objectives.hierarchical:Hierarchical",  # time steps at every time scale (TS2Vec, COMET)
     "position": "distpre.objectives.position:Position",  # crops against the cells of their own volume (VoCo)
+    "anchored": "distpre.objectives.anchored:Anchored",  # points against texts of their classes (CLIP2Scene)
+    "group_consistency": "distpre.objectives.group_consistency:GroupConsistency",  # points of a cell agree (CLIP2Scene)
+    "of_parts": "distpre.objectives.of_parts:OfParts",  # another term over parts of samples: points with pixels
     "masked_error": "distpre.objectives.masked_error:MaskedError",  # of hidden parts' pixels (MAE, OCTCube)
     "koleo": "distpre.objectives.koleo:KoLeo",  # spreads vectors out (Sablayrolles et al. 2019)
 }

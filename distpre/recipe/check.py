@@ -86,6 +86,9 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
     readers = [(("objective", n), term.component, "train", _OF_TERMS) for n, term in recipe.objective.items()]
     if evaluate:
         readers += [(("evaluate", "tables", n), t, evaluate.data, _OF_TABLES) for n, t in evaluate.tables.items()]
+    held = [(at, component.keywords().get("term"), source, views) for at, component, source, views in readers]
+    readers += [((*at, "term"), Component(**term), *rest) for at, term, *rest in held if isinstance(term, dict)]
+    if evaluate:
         domains = evaluate.domains.items()
         ids = sources[evaluate.data].ids if evaluate.data in sources else {}
         kind = f"id of data.{evaluate.data}"

@@ -27,6 +27,11 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
+def part(n: int) -> slice:
+    """Of n things that every rank knows, this rank's consecutive share: each is one rank's."""
+    return slice(n * rank() // world_size(), n * (rank() + 1) // world_size())
+
+
 def total(x: Tensor) -> Tensor:
     """Sum over ranks, without gradient, in the tensor's own shape and dtype."""
     x = x.detach().clone()

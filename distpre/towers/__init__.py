@@ -16,12 +16,14 @@ ENCODERS = {
     "st_gcn": "distpre.towers.encoders.skeleton:StGcn",  # motion at the joints of a body (UniMTS)
     "features": "distpre.towers.encoders.features:Features",  # vectors as they are, for a head
     "point_patches": "distpre.towers.encoders.points:PointPatches",  # shapes (Point-BERT, OpenShape)
+    "point_graph": "distpre.towers.encoders.point_graph:PointGraph",  # scenes, a vector a point (DGCNN, PointNet++)
     "resnet3d": "distpre.towers.encoders.resnet3d:ResNet3d",  # volumes, or parts of them
     "tubelets": "distpre.towers.encoders.tubelets:Tubelets",  # volumes, whole or with parts hidden (OCTCube)
 }
 
 HEADS = {
     "linear": "distpre.towers.heads.projection:Linear",  # one matrix
+    "linear_pair": "distpre.towers.heads.projection:LinearPair",  # two matrices, a term each (CLIP2Scene)
     "mlp": "distpre.towers.heads.projection:Mlp",  # layers with GELU between
     "side_by_side": "distpre.towers.heads.projection:SideBySide",  # every time step of a tap (COMET)
     "part_mlp": "distpre.towers.heads.parts:PartMlp",  # layers, each standardised over a sample's parts (VoCo)

@@ -35,7 +35,9 @@ class Head(Protocol):
 
 
 class Tower(nn.Module):
-    """view -> unit vectors (b, d), and the encoder's and the head's taps with `pooled`, what the head was given."""
+    """view -> unit vectors (b, d), and the encoder's and the head's taps with `pooled`, what the head was given, and
+    `said`, what it made of it before that became unit vectors.
+    """
 
     def __init__(self, encoder: Encoder, head: Head | None = None):
         super().__init__()
@@ -48,4 +50,4 @@ class Tower(nn.Module):
         pooled, taps = self.encoder(x)
         said = pooled if self.head is None else self.head(pooled, taps)
         vector, more = said if isinstance(said, tuple) else (said, {})
-        return F.normalize(vector.float(), dim=-1), {**taps, **more, "pooled": pooled}
+        return F.normalize(vector.float(), dim=-1), {**taps, **more, "pooled": pooled, "said": vector}

@@ -30,6 +30,10 @@ CONTENTS = {
     "tilt": "distpre.views.points:Tilt",  # of points, a little about every axis
     "drop_colour": "distpre.views.points:DropColour",  # of points: all grey
     "point_channels": "distpre.views.points:PointChannels",  # places, normals, colours
+    "some_of_scene": "distpre.views.scenes:SomeOfScene",  # points of a scene with all that is known of them
+    "of_scene": "distpre.views.scenes:OfScene",  # one of a scene's arrays
+    "super_nodes": "distpre.views.scenes:SuperNodes",  # of points: the cell of space that each lies in (CLIP2Scene)
+    "mirror": "distpre.views.scenes:Mirror",  # points, along x and along y
     "rotate_joints": "distpre.views.skeleton:RotateJoints",  # of a body: each sensor worn otherwise
     "keep_joints": "distpre.views.skeleton:KeepJoints",  # of a body: some joints, the others zeros
     "only_joints": "distpre.views.skeleton:OnlyJoints",  # of a body: these joints

@@ -126,6 +126,9 @@ OVERRIDES = {
     "train.optimiser={3: 4}": "YAML reads a key of '{3: 4}' as something other than text.",
     "objective.match.weight=heavy": "objective.match.weight: 'heavy' will not do.",
     "objective.match.temperature={cosine: {}}": "match.temperature.cosine: cosine needs the key 'start'.",
+    "objective.match={name: of_parts, of: [image], term: {name: distance, rows: imag, columns: text}}": (
+        "objective.match.term.rows: there is no view that a tower embeds 'imag'. Did you mean 'image'"
+    ),
     "base=other.yaml": "base and variants belong to the file.",
 }
 

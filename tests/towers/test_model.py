@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from distpre.towers.heads.projection import Linear, Mlp, Predicted
+from distpre.towers.heads.projection import Linear, LinearPair, Mlp, Predicted
 from distpre.towers.model import LogitScale, Model
 from distpre.towers.teachers import Ema, Teacher
 from distpre.towers.tower import Tower
@@ -43,7 +43,7 @@ def test_towers_give_unit_vectors_of_the_heads_width_and_their_taps():
     assert {k: v[0].shape[1] for k, v in embedded.items()} == {"a1": 4, "a2": 4, "b": 4, "c": 6}
     for vector, taps in embedded.values():
         torch.testing.assert_close(vector.norm(dim=1), torch.ones(3))
-        assert set(taps) == {"raw", "pooled"}
+        assert set(taps) == {"raw", "pooled", "said"}
     assert len(scales["logit"]) == 2 and scales["logit"][1].item() == -5.0
 
 
@@ -76,3 +76,14 @@ def test_a_student_predicts_what_its_copy_projects_and_is_evaluated_without_the_
     (said["a"] - said["ema.a"]).square().sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in tower.parameters())
     assert all(p.grad is None for p in model.teachers.parameters())
+
+
+def test_a_second_matrix_is_heard_in_training_alone_and_leaves_the_first_alone():
+    torch.manual_seed(0)
+    tower, x = Tower(Flat(), LinearPair(4)).train(), torch.randn(3, 6)
+    vector, taps = tower(x)
+    assert taps["second"].shape == (3, 4) and not torch.allclose(taps["second"], taps["said"])
+    taps["second"].sum().backward()
+    assert tower.head.project.weight.grad is None and tower.encoder.net.weight.grad is not None
+    evaluated, taps = tower.eval()(x)
+    assert "second" not in taps and torch.equal(evaluated, vector)

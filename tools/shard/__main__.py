@@ -19,6 +19,7 @@ KINDS = {
     "emoji": ("emoji", "the Noto emoji with their names and keywords"),
     "digits": ("digits", "scikit-learn's handwritten digits with captions"),
     "phantoms": ("phantoms", "made-up retinas: OCT volumes with en-face pictures"),
+    "scenes": ("scenes", "made-up scenes: points of things, and what a teacher that errs says of them"),
 }
 
 

@@ -22,6 +22,24 @@ class Linear(nn.Module):
         return self.project(pooled)
 
 
+class LinearPair(nn.Module):
+    """(b, w) -> (b, width) by one matrix and, in training, by another the tap `second` (b, width).
+
+    For a term that is to reach the encoder without pulling at what another term asks of the first (CLIP2Scene).
+    """
+
+    def __init__(self, width: int, bias: bool = True):
+        super().__init__()
+        self.width, self.bias = width, bias
+
+    def build(self, width: int) -> None:
+        self.project, self.second = (nn.Linear(width, self.width, bias=self.bias) for _ in range(2))
+
+    def forward(self, pooled: Tensor, taps: dict[str, Tensor]) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        said = self.project(pooled)
+        return (said, {"second": self.second(pooled)}) if self.training else said
+
+
 class Mlp(nn.Module):
     """(b, w) -> (b, sizes[-1]) with GELU between layers, as in SimCLR's projection head (Chen et al. 2020)."""
 
