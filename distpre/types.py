@@ -141,7 +141,8 @@ class Term(Protocol):
     """A part of the objective. It holds no parameters and never sees a rank.
 
     local is False for a term over the effective batch's embeddings (run once, its gradients injected into pass two of
-    an accumulated step) and True for one that runs in each micro-batch (pixels, tokens).
+    an accumulated step) and True for one that runs in each micro-batch (pixels, tokens). In an accumulated step a term
+    that is not local finds of the student's taps those that it names in `taps`, where it has that.
     """
 
     local: bool

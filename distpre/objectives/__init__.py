@@ -13,5 +13,6 @@ CONTENTS = {
     "hierarchical": "distpre.objectives.hierarchical:Hierarchical",  # time steps at every time scale (TS2Vec, COMET)
     "position": "distpre.objectives.position:Position",  # crops against the cells of their own volume (VoCo)
     "masked_error": "distpre.objectives.masked_error:MaskedError",  # of hidden parts' pixels (MAE, OCTCube)
+    "swapped_prediction": "distpre.objectives.swapped_prediction:SwappedPrediction",  # codes of another view (SwAV)
     "koleo": "distpre.objectives.koleo:KoLeo",  # spreads vectors out (Sablayrolles et al. 2019)
 }

@@ -18,6 +18,7 @@ ENCODERS = {
     "point_patches": "distpre.towers.encoders.points:PointPatches",  # shapes (Point-BERT, OpenShape)
     "resnet3d": "distpre.towers.encoders.resnet3d:ResNet3d",  # volumes, or parts of them
     "tubelets": "distpre.towers.encoders.tubelets:Tubelets",  # volumes, whole or with parts hidden (OCTCube)
+    "slices": "distpre.towers.encoders.slices:Slices",  # volumes slice by slice, and single images (Nguyen et al. 2023)
 }
 
 HEADS = {
@@ -27,6 +28,8 @@ HEADS = {
     "part_mlp": "distpre.towers.heads.parts:PartMlp",  # layers, each standardised over a sample's parts (VoCo)
     "predicted": "distpre.towers.heads.projection:Predicted",  # mlp and, in training, a predictor behind it (BYOL)
     "masked_decoder": "distpre.towers.heads.masked:MaskedDecoder",  # hidden tubelets drawn (MAE, OCTCube)
+    "prototypes": "distpre.towers.heads.prototypes:Prototypes",  # cosines with learned centres (SwAV)
+    "slice_prototypes": "distpre.towers.heads.prototypes:SlicePrototypes",  # of images and of volumes; hidden slices
 }
 
 TEACHERS = {
