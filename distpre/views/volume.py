@@ -133,12 +133,10 @@ def blur(x: Array, rng: np.random.Generator) -> Array:
 
 def bias_field(x: Array, rng: np.random.Generator) -> Array:
     """Times exp of a polynomial of the third degree, coefficients -0.5 to 0.5 on axes from -1 to 1."""
-    field = np.zeros(x.shape)
     axes = [np.linspace(-1, 1, many) if many > 1 else np.zeros(1) for many in x.shape]
-    for i, j, k in np.ndindex(4, 4, 4):
-        if i + j + k <= 3:
-            powers = (axes[0] ** i)[:, None, None] * (axes[1] ** j)[:, None] * axes[2] ** k
-            field += rng.uniform(-0.5, 0.5) * powers
+    powers = [np.stack([axis**degree for degree in range(4)]) for axis in axes]
+    coefficients = rng.uniform(-0.5, 0.5, (4, 4, 4)) * (np.indices((4, 4, 4)).sum(0) <= 3)
+    field = np.einsum("ijk,ix,jy,kz->xyz", coefficients, *powers, optimize=True)
     return x * np.exp(field)
 
 

@@ -131,5 +131,3 @@ def test_a_hidden_slice_is_predicted_from_the_others_and_without_attention_is_no
 def test_what_does_not_divide_is_refused():
     with pytest.raises(RecipeError, match="3 heads in a width of 16"):
         encoder(heads=3)
-    with pytest.raises(RecipeError, match=r"model \[8, 12\] will not do"):
-        encoder(model=[8, 12])

@@ -13,8 +13,6 @@ from distpre.towers.encoders.timm import built
 from distpre.towers.encoders.tubelets import resized, sines
 from distpre.types import Padded
 
-GROUPS = 8  # of channels, normalised together
-
 
 class Slices(nn.Module):
     """(b, n, h, w), n slices of one channel -> (b, width): the mean over slices of what the transformer says of them.
@@ -30,7 +28,7 @@ class Slices(nn.Module):
     the width between their two matrices.
 
     taps: slices (b, n, width), what the transformer is to be told; of a volume tokens (b, n, width), what it says; of
-    a Padded one seen (b, n). Raises RecipeError for heads, and widths of a small net, that do not divide.
+    a Padded one seen (b, n). Raises RecipeError for heads that do not divide the width.
     """
 
     def __init__(
@@ -47,11 +45,8 @@ class Slices(nn.Module):
         super().__init__()
         from timm.models.vision_transformer import Block
 
-        if width % heads or width % 2 or (isinstance(model, list) and any(wide % GROUPS for wide in model)):
-            raise RecipeError(
-                f"slices: {heads} heads in a width of {width}, model {model} will not do.",
-                f"Let heads and 2 divide width, and {GROUPS} each width of a small net.",
-            )
+        if width % heads or width % 2:
+            raise RecipeError(f"slices: {heads} heads in a width of {width} will not do.", "Let heads and 2 divide it.")
         if isinstance(model, str):
             self.net = built(model, {"in_chans": 1, "features_only": True, **(config or {})}, None, False)
             many = sum(self.net.feature_info.channels())
@@ -86,7 +81,10 @@ class Slices(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """(n, 1, h, w) -> the maps after each: 3 x 3, stride 2, GroupNorm, ReLU."""
+    """(n, 1, h, w) -> the maps after each: 3 x 3, stride 2, GroupNorm of one group, ReLU.
+
+    Were channels normalised by themselves, their means would tell nothing of an image, and all images would be alike.
+    """
 
     def __init__(self, widths: list[int]):
         super().__init__()
@@ -103,4 +101,4 @@ class Convolutions(nn.Module):
 
 def _layer(width: int, out: int) -> nn.Sequential:
     conv = nn.Conv2d(width, out, 3, stride=2, padding=1, bias=False)
-    return nn.Sequential(conv, nn.GroupNorm(GROUPS, out), nn.ReLU())
+    return nn.Sequential(conv, nn.GroupNorm(1, out), nn.ReLU())
