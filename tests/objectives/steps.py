@@ -12,8 +12,8 @@ from distpre.types import Batch, Embedding, Step
 def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None), seed: int = 0) -> Step:
     """Unit vectors (n, 4) a view, wanting gradients, and of them a tap of 6 time steps; scale "s", with bias; id
     "class"; every third sample is replayed; teacher "old"; of the weighting "u" two numbers a sample, some unknown, of
-    "pace" 0 or 1; other taps are a decoder's, of which the vector is the prediction, and cosines with 6 prototypes, which
-    are held alike; part: a slice.
+    "pace" 0 or 1; other taps are a decoder's, of which the vector is the prediction, and cosines with 6 prototypes,
+    held ones too; part: a slice.
     """
     g = torch.Generator().manual_seed(seed + index)
     vectors = {v: F.normalize(torch.randn(n, 4, generator=g, dtype=torch.float64), dim=1) for v in views}

@@ -65,7 +65,7 @@ def drawn(row: Row) -> tuple[NDArray[np.uint8], int, int]:
 
 
 def radii(pattern: int, slices: int) -> NDArray[np.float64]:
-    """(slices,): the same numbers for every pattern, rising, falling, with the largest or the smallest in the middle."""
+    """(slices,): the same numbers for every pattern: rising, falling, the largest in the middle, the smallest there."""
     level = np.linspace(LEAST, MOST, slices)
     hill = np.concatenate([level[0::2], level[1::2][::-1]])
     valley = np.concatenate([level[1::2][::-1], level[0::2]])
