@@ -16,5 +16,6 @@ CONTENTS = {
     "group_consistency": "distpre.objectives.group_consistency:GroupConsistency",  # points of a cell agree (CLIP2Scene)
     "of_parts": "distpre.objectives.of_parts:OfParts",  # another term over parts of samples: points with pixels
     "masked_error": "distpre.objectives.masked_error:MaskedError",  # of hidden parts' pixels (MAE, OCTCube)
+    "swapped_prediction": "distpre.objectives.swapped_prediction:SwappedPrediction",  # codes of another view (SwAV)
     "koleo": "distpre.objectives.koleo:KoLeo",  # spreads vectors out (Sablayrolles et al. 2019)
 }

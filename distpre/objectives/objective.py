@@ -55,6 +55,11 @@ class Objective:
         return any(term.local == local for term, _ in self.terms.values())
 
     @property
+    def taps(self) -> set[str]:
+        """Those that terms over the effective batch look at."""
+        return {tap for term, _ in self.terms.values() if not term.local for tap in getattr(term, "taps", ())}
+
+    @property
     def memories(self) -> dict[str, Memory]:
         """{"term.part": what it remembers}, of the terms that have `memories`."""
         named = ((name, getattr(term, "memories", {})) for name, (term, _) in self.terms.items())

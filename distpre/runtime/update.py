@@ -7,6 +7,8 @@ replayed, to receive its rows of the gradient. The logit scale's gradient enters
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -65,12 +67,12 @@ def _accumulated(engine: Engine, objective: Objective, batch: Batch, index: int,
         for i, part in enumerate(parts):
             seed_step(seed, index, i)
             steps.append(embed(engine, part, index))
-    whole = _joined(batch, steps)
+    whole = _joined(batch, steps, objective.taps)
     result = objective(whole, local=False)
     result.skipped = group.anywhere(bool(result.broken))
     if result.skipped:
         return result
-    leaves = _leaves(whole)
+    leaves = _leaves(whole, objective.taps)
     gradients = [None] * len(leaves)
     if result.loss.requires_grad:  # there may be local terms alone
         gradients = torch.autograd.grad(result.loss, list(leaves.values()), allow_unused=True)
@@ -80,7 +82,7 @@ def _accumulated(engine: Engine, objective: Objective, batch: Batch, index: int,
         seed_step(seed, index, i)
         step = embed(engine, part, index, taught=local)
         rows = slice(start, start + len(part))
-        loss = _injected(_leaves(step), gradients, rows, first=i == 0)
+        loss = _injected(_leaves(step, objective.taps), gradients, rows, first=i == 0)
         if local:
             said = objective(step, local=True)
             if said.broken:
@@ -105,11 +107,18 @@ def _add_local(result: StepResult, parts: list[tuple[float, StepResult]]) -> Non
         result.per_sample[name] = torch.cat([said.per_sample[name] for _, said in parts])
 
 
-def _joined(batch: Batch, steps: list[Step]) -> Step:
-    """The effective batch's embeddings, the student's as leaves of a graph of their own."""
+def _joined(batch: Batch, steps: list[Step], taps: set[str]) -> Step:
+    """The effective batch's embeddings, the student's and its `taps` as leaves of a graph of their own."""
+
+    def whole(parts: Iterable[Tensor]) -> Tensor:
+        return torch.cat(list(parts)).requires_grad_()
+
     student = {
-        view: Embedding(torch.cat([s.student[view].vector for s in steps]).requires_grad_())
-        for view in steps[0].student
+        view: Embedding(
+            whole(s.student[view].vector for s in steps),
+            {tap: whole(s.student[view].taps[tap] for s in steps) for tap in taps & first.taps.keys()},
+        )
+        for view, first in steps[0].student.items()
     }
     teachers = {
         name: {view: Embedding(torch.cat([s.teachers[name][view].vector for s in steps])) for view in views}
@@ -120,9 +129,11 @@ def _joined(batch: Batch, steps: list[Step]) -> Step:
     return Step(batch, student, scales, biases, steps[0].index, steps[0].of, teachers)
 
 
-def _leaves(step: Step) -> dict[tuple[str, str], Tensor]:
+def _leaves(step: Step, taps: set[str]) -> dict[tuple[str, str], Tensor]:
     """Everything a term's gradient reaches: (kind, name) -> tensor."""
     vectors = {("view", name): e.vector for name, e in step.student.items()}
+    of_views = {(name, tap) for name, e in step.student.items() for tap in taps & e.taps.keys()}
+    vectors |= {("view", f"{name}.{tap}"): step.student[name].taps[tap] for name, tap in sorted(of_views)}
     scales = {("scale", name): value for name, value in step.scales.items()}
     return vectors | scales | {("bias", name): value for name, value in step.biases.items()}
 

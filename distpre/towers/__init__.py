@@ -19,6 +19,7 @@ ENCODERS = {
     "point_graph": "distpre.towers.encoders.point_graph:PointGraph",  # scenes, a vector a point (DGCNN, PointNet++)
     "resnet3d": "distpre.towers.encoders.resnet3d:ResNet3d",  # volumes, or parts of them
     "tubelets": "distpre.towers.encoders.tubelets:Tubelets",  # volumes, whole or with parts hidden (OCTCube)
+    "slices": "distpre.towers.encoders.slices:Slices",  # volumes slice by slice, and single images (Nguyen et al. 2023)
 }
 
 HEADS = {
@@ -29,6 +30,8 @@ HEADS = {
     "part_mlp": "distpre.towers.heads.parts:PartMlp",  # layers, each standardised over a sample's parts (VoCo)
     "predicted": "distpre.towers.heads.projection:Predicted",  # mlp and, in training, a predictor behind it (BYOL)
     "masked_decoder": "distpre.towers.heads.masked:MaskedDecoder",  # hidden tubelets drawn (MAE, OCTCube)
+    "prototypes": "distpre.towers.heads.prototypes:Prototypes",  # cosines with learned centres (SwAV)
+    "slice_prototypes": "distpre.towers.heads.prototypes:SlicePrototypes",  # of images and of volumes; hidden slices
 }
 
 TEACHERS = {

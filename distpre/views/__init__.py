@@ -52,6 +52,10 @@ CONTENTS = {
     "one_frame": "distpre.views.tubelets:OneFrame",  # of a volume
     "frame_part": "distpre.views.tubelets:FramePart",  # whereabouts that was
     "tubelets": "distpre.views.tubelets:Tubelets",  # a volume cut into them, some hidden
+    "slices_along": "distpre.views.volume:SlicesAlong",  # of a volume, an axis
+    "crop_slices": "distpre.views.volume:CropSlices",  # the same of all slices
+    "hide_slices": "distpre.views.volume:HideSlices",  # a random share of them
+    "one_transform": "distpre.views.volume:OneTransform",  # of a volume: of seven, another in each view
     "one_of": "distpre.views.text:OneOf",  # one caption of several
     "eda": "distpre.views.text:Eda",  # words replaced, inserted, swapped or deleted
     "tokenize": "distpre.views.text:Tokenize",  # text to token ids

@@ -12,7 +12,8 @@ from distpre.types import Batch, Embedding, Step
 def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None), seed: int = 0) -> Step:
     """Unit vectors (n, 4) a view, wanting gradients, and of them a tap of 6 time steps; scale "s", with bias; id
     "class"; every third sample is replayed; teacher "old"; of the weighting "u" two numbers a sample, some unknown, of
-    "pace" 0 or 1; other taps are a decoder's, of which the vector is the prediction; part: a slice.
+    "pace" 0 or 1; other taps are a decoder's, of which the vector is the prediction, and cosines with 6 prototypes,
+    held ones too; part: a slice.
     """
     g = torch.Generator().manual_seed(seed + index)
     vectors = {v: F.normalize(torch.randn(n, 4, generator=g, dtype=torch.float64), dim=1) for v in views}
@@ -33,6 +34,8 @@ def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None),
     leaves = {v: x[part].clone().requires_grad_() for v, x in vectors.items()}
     drawn = {v: {"steps": x[:, None] * waves, "predicted": x.reshape(-1, 2, 2)} for v, x in leaves.items()}
     for v, taps in drawn.items():
+        taps["scores"] = leaves[v] @ F.normalize(waves, dim=1).T
+        taps["held"] = taps["scores"] * 1
         taps["target"] = torch.rand(n, 2, 2, generator=other, dtype=torch.float64)[part]
         taps["hidden"] = torch.rand(n, 4, generator=other).argsort(1)[part, :2].sort(1).values
         taps["seen"] = torch.ones(len(leaves[v]), 4).scatter(1, taps["hidden"], 0).bool()

@@ -245,3 +245,37 @@ def test_a_local_term_alone_is_the_same_in_micro_batches():
     whole, parts = (ranks(1).run(masked, n)[0] for n in (1, 4))
     torch.testing.assert_close(parts, whole, equal_nan=True)
     assert whole[0] == 0.5 * whole[1] > 0
+
+
+def clustered(zero: int, accumulation: int):
+    """Three steps of a term that looks at taps over the effective batch: losses and weights."""
+    from distpre.objectives.objective import Objective
+    from distpre.objectives.swapped_prediction import SwappedPrediction
+    from distpre.runtime import group
+    from distpre.runtime.engine import Engine, join_group
+    from distpre.runtime.update import update
+    from distpre.towers.heads.prototypes import Prototypes
+    from distpre.towers.model import Model
+    from distpre.towers.tower import Tower
+    from distpre.types import Batch
+
+    join_group()
+    torch.manual_seed(0)
+    model = Model({"it": Tower(Net(), Prototypes(5))}, {"image": "it", "text": "it"}, {}, "fp32")
+    engine = Engine(model, lr=LR, steps=STEPS, zero=zero, accumulation=accumulation, eps=1e-3)
+    objective = Objective({"clusters": (SwappedPrediction(["image", "text"], Constant(0.1), hold=1), Constant(1.0))})
+    share = BATCH // group.world_size()
+    mine, losses = slice(share * group.rank(), share * (group.rank() + 1)), []
+    for index in range(3):
+        views = {name: x[mine] for name, x in global_views(index).items()}
+        batch = Batch(views, {}, torch.arange(BATCH)[mine], torch.ones(share))
+        loss = update(engine, objective, batch, index=index, seed=0).loss
+        losses.append(group.total(loss).item() / group.world_size())
+    return losses, engine.full_weights()
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("zero,world,accumulation", [(0, 1, 4), (3, 2, 3)])
+def test_gradients_reach_prototypes_through_the_taps_of_an_accumulated_step(zero, world, accumulation):
+    whole, found = ranks(1).run(clustered, 0, 1)[0], ranks(world).run(clustered, zero, accumulation)[0]
+    assert_same_training(found, whole)

@@ -84,10 +84,10 @@ class Tubelets(nn.Module):
 
     def _positions(self, grid: list[int]) -> Tensor:
         """(1, n, width)"""
-        face = _resized(self.face, grid[1:], "bicubic").flatten(2).transpose(1, 2)
+        face = resized(self.face, grid[1:], "bicubic").flatten(2).transpose(1, 2)
         if grid[0] == 1:
             return face
-        time = _resized(self.time, grid[:1], "linear").transpose(1, 2)
+        time = resized(self.time, grid[:1], "linear").transpose(1, 2)
         return (time[:, :, None] + face[:, None]).flatten(1, 2)
 
 
@@ -119,5 +119,5 @@ def rows(x: Tensor, at: Tensor) -> Tensor:
     return x.gather(1, at[..., None].expand(-1, -1, x.shape[-1]))
 
 
-def _resized(table: Tensor, size: list[int], mode: str) -> Tensor:
+def resized(table: Tensor, size: list[int], mode: str) -> Tensor:
     return table if list(table.shape[2:]) == size else F.interpolate(table, size, mode=mode)
