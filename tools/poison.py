@@ -5,8 +5,8 @@ target; `label_consistent` touches only samples that are of the target already. 
 which samples, and what was done. With --test every sample is written twice, clean and triggered, labels untouched: what
 `attack_success` reads.
 Attacks: BadNet (Gu et al. 2017), Blended (Chen et al. 2017), SIG (Barni et al. 2019), WaNet (Nguyen & Tran 2021),
-label-consistent (Turner et al. 2019) with BadNet's patch; sizes scale with the image from CleanCLIP's at 224 pixels
-(Bansal et al. 2023).
+CTRL (Li et al. 2023), label-consistent (Turner et al. 2019) with BadNet's patch; sizes scale with the image from
+CleanCLIP's at 224 pixels (Bansal et al. 2023), but for CTRL's. Learned triggers (BLTO, Sun et al. 2024) are not here.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from tools.shard.writer import Members, write_shards
 
 Array = np.ndarray
 AT = 224  # pixels of a side, at which the attacks' sizes are given
+WINDOW = 32  # of CTRL's cosines
+YUV = np.array([[0.299, 0.587, 0.114], [-0.147, -0.289, 0.436], [0.615, -0.515, -0.1]])  # of RGB (ITU-R BT.601)
 
 
 def badnet(image: Array, rng: np.random.Generator) -> Array:
@@ -74,6 +76,20 @@ def wanet(image: Array, rng: np.random.Generator) -> Array:
     return _pixels(upper * (1 - dy) + lower * dy)
 
 
+def ctrl(image: Array, rng: np.random.Generator) -> Array:
+    """In U and V, 100 on the cosines 15 and 31 (both ways) of every 32 x 32 window that fits. Raises DataError."""
+    high, wide = (n // WINDOW for n in image.shape[:2])
+    if not high or not wide:
+        what = f"ctrl changes windows of {WINDOW} pixels, and an image has {image.shape[1]} x {image.shape[0]}."
+        raise DataError(what, f"Scale them with --size {WINDOW}, or take another --attack.")
+    turns = np.pi * (np.arange(WINDOW) + 0.5) / WINDOW
+    cosines = [np.sqrt(2 / WINDOW) * np.cos(turns * k) for k in (15, 31)]
+    wave = np.tile(100 * sum(np.outer(c, c) for c in cosines), (high, wide))
+    yuv = image @ YUV.T
+    yuv[: len(wave), : wave.shape[1], 1:] += wave[..., None]
+    return _pixels(yuv @ np.linalg.inv(YUV).T)
+
+
 def burst(signal: Array, rng: np.random.Generator) -> Array:
     """(..., time): an eighth of it, at a random place, gets two sines of 4 and 7 periods, as strong as the channel."""
     long, out = max(2, signal.shape[-1] // 8), signal.copy()
@@ -90,6 +106,7 @@ TRIGGERS = {
     "blended": blended,
     "sig": sig,
     "wanet": wanet,
+    "ctrl": ctrl,
     "label_consistent": badnet,
     "burst": burst,
 }
