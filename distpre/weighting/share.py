@@ -20,7 +20,7 @@ class TopShare:
 
     of: the term whose per-sample figure is the score. After `after` whole epochs those that scored highest (lowest:
     lowest) in the last of them are chosen, once and for good. The threshold is taken from at most `most` samples.
-    truth: an id that is 1 for the samples that should be chosen, where that is known: the figure `found` then says which
+    truth: an id that is 1 for samples that should be chosen, where that is known: the figure `found` then says which
     share of them was. Training sees nothing of it.
     """
 
