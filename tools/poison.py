@@ -134,11 +134,14 @@ def poison(
     id: key of the class in the samples' json; target: its value for the target; captions: what poisoned samples
     say, one of them each at random; share: of all samples that are poisoned; test: as above; size: images are scaled to
     it first (tiny ones hold no trigger); field: the member that is changed, where there are several arrays or images.
-    Raises DataError where there are too few samples to poison, or no member that the attack is for.
+    Raises DataError for a target that no sample has, too few samples to poison, or no member that the attack is for.
     """
     names = expand(shards)
     samples = [sample for name in names for sample in _samples(name)]
     labels = [json.loads(sample.get("json", b"{}")).get(id) for sample in samples]
+    if target not in labels:
+        what = f"{attack}: no sample has the {id} {target!r}."
+        raise DataError(what, f"Their {id} are {some(labels)}; --target is JSON: 7, or '\"cat\"'.")
     rng = np.random.default_rng(seed)
     rows = range(len(samples))
     same = attack == "label_consistent"
@@ -147,7 +150,7 @@ def poison(
     if wanted > len(able) or not able:
         raise DataError(
             f"{attack}: {wanted} samples to poison, but only {len(able)} have a {id} that it may touch.",
-            f"Lower --share, or look at --id and --target: the samples' {id} are {sorted(map(str, set(labels)))[:10]}.",
+            f"Lower --share, or look at --id and --target: the samples' {id} are {some(labels)}.",
         )
     chosen = set(able) if test else set(rng.choice(able, wanted, replace=False).tolist())
     written: list[Members] = []
@@ -167,6 +170,11 @@ def poison(
     write_shards(out, split, written, _itself, shard_samples=each)
     Path(out, "poisoned.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
     return f"wrote {len(written)} samples, {len(told)} of them with a {attack} trigger, as tars in {out}"
+
+
+def some(labels: Sequence[Any]) -> str:
+    """The first ten, as JSON."""
+    return ", ".join(sorted(map(json.dumps, set(labels)))[:10])
 
 
 def _itself(members: Members) -> Members:

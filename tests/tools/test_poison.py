@@ -57,6 +57,11 @@ def test_too_few_samples_to_poison_are_told(digits, tmp_path):
         poison(digits, tmp_path, attack="label_consistent", id="digit", target=7, share=0.9)
 
 
+def test_a_target_that_no_sample_has_is_told(digits, tmp_path):
+    with pytest.raises(DataError, match="no sample has the digit '7'.*are 0, 1, 2, .*JSON"):
+        poison(digits, tmp_path, attack="sig", id="digit", target="7")
+
+
 def test_ctrl_adds_two_frequencies_to_the_colours_alone_in_windows_that_fit():
     from scipy.fft import dctn
 
