@@ -5,8 +5,8 @@ target; `label_consistent` touches only samples that are of the target already. 
 which samples, and what was done. With --test every sample is written twice, clean and triggered, labels untouched: what
 `attack_success` reads.
 Attacks: BadNet (Gu et al. 2017), Blended (Chen et al. 2017), SIG (Barni et al. 2019), WaNet (Nguyen & Tran 2021),
-label-consistent (Turner et al. 2019) with BadNet's patch; sizes scale with the image from CleanCLIP's at 224 pixels
-(Bansal et al. 2023).
+CTRL (Li et al. 2023), label-consistent (Turner et al. 2019) with BadNet's patch; sizes scale with the image from
+CleanCLIP's at 224 pixels (Bansal et al. 2023), but for CTRL's. Learned triggers (BLTO, Sun et al. 2024) are not here.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from tools.shard.writer import Members, write_shards
 
 Array = np.ndarray
 AT = 224  # pixels of a side, at which the attacks' sizes are given
+WINDOW = 32  # of CTRL's cosines
+YUV = np.array([[0.299, 0.587, 0.114], [-0.147, -0.289, 0.436], [0.615, -0.515, -0.1]])  # of RGB (ITU-R BT.601)
 
 
 def badnet(image: Array, rng: np.random.Generator) -> Array:
@@ -74,6 +76,20 @@ def wanet(image: Array, rng: np.random.Generator) -> Array:
     return _pixels(upper * (1 - dy) + lower * dy)
 
 
+def ctrl(image: Array, rng: np.random.Generator) -> Array:
+    """In U and V, 100 on the cosines 15 and 31 (both ways) of every 32 x 32 window that fits. Raises DataError."""
+    high, wide = (n // WINDOW for n in image.shape[:2])
+    if not high or not wide:
+        what = f"ctrl changes windows of {WINDOW} pixels, and an image has {image.shape[1]} x {image.shape[0]}."
+        raise DataError(what, f"Scale them with --size {WINDOW}, or take another --attack.")
+    turns = np.pi * (np.arange(WINDOW) + 0.5) / WINDOW
+    cosines = [np.sqrt(2 / WINDOW) * np.cos(turns * k) for k in (15, 31)]
+    wave = np.tile(100 * sum(np.outer(c, c) for c in cosines), (high, wide))
+    yuv = image @ YUV.T
+    yuv[: len(wave), : wave.shape[1], 1:] += wave[..., None]
+    return _pixels(yuv @ np.linalg.inv(YUV).T)
+
+
 def burst(signal: Array, rng: np.random.Generator) -> Array:
     """(..., time): an eighth of it, at a random place, gets two sines of 4 and 7 periods, as strong as the channel."""
     long, out = max(2, signal.shape[-1] // 8), signal.copy()
@@ -90,6 +106,7 @@ TRIGGERS = {
     "blended": blended,
     "sig": sig,
     "wanet": wanet,
+    "ctrl": ctrl,
     "label_consistent": badnet,
     "burst": burst,
 }
@@ -117,11 +134,14 @@ def poison(
     id: key of the class in the samples' json; target: its value for the target; captions: what poisoned samples
     say, one of them each at random; share: of all samples that are poisoned; test: as above; size: images are scaled to
     it first (tiny ones hold no trigger); field: the member that is changed, where there are several arrays or images.
-    Raises DataError where there are too few samples to poison, or no member that the attack is for.
+    Raises DataError for a target that no sample has, too few samples to poison, or no member that the attack is for.
     """
     names = expand(shards)
     samples = [sample for name in names for sample in _samples(name)]
     labels = [json.loads(sample.get("json", b"{}")).get(id) for sample in samples]
+    if target not in labels:
+        what = f"{attack}: no sample has the {id} {target!r}."
+        raise DataError(what, f"Their {id} are {some(labels)}; --target is JSON: 7, or '\"cat\"'.")
     rng = np.random.default_rng(seed)
     rows = range(len(samples))
     same = attack == "label_consistent"
@@ -130,7 +150,7 @@ def poison(
     if wanted > len(able) or not able:
         raise DataError(
             f"{attack}: {wanted} samples to poison, but only {len(able)} have a {id} that it may touch.",
-            f"Lower --share, or look at --id and --target: the samples' {id} are {sorted(map(str, set(labels)))[:10]}.",
+            f"Lower --share, or look at --id and --target: the samples' {id} are {some(labels)}.",
         )
     chosen = set(able) if test else set(rng.choice(able, wanted, replace=False).tolist())
     written: list[Members] = []
@@ -150,6 +170,11 @@ def poison(
     write_shards(out, split, written, _itself, shard_samples=each)
     Path(out, "poisoned.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
     return f"wrote {len(written)} samples, {len(told)} of them with a {attack} trigger, as tars in {out}"
+
+
+def some(labels: Sequence[Any]) -> str:
+    """The first ten, as JSON."""
+    return ", ".join(sorted(map(json.dumps, set(labels)))[:10])
 
 
 def _itself(members: Members) -> Members:

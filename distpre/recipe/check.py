@@ -70,6 +70,8 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
         found += _named(teacher.keywords(), ("teachers", name, "around"), recipe.teachers, "teacher")
     for name, each in recipe.weighting.items():
         found += _named(each.keywords(), ("weighting", name, "of"), recipe.objective, "term")
+        known = sources["train"].ids if "train" in sources else {}
+        found += _named(each.keywords(), ("weighting", name, "truth"), known, "id of data.train")
     found.append((("data",), "train", sources, "source"))
     found += [(("data", "mixture", name), name, sources, "source") for name in recipe.data.mixture]
     for name, source in sources.items():

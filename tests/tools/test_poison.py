@@ -9,7 +9,7 @@ from PIL import Image
 
 from distpre.data.source import Source
 from distpre.errors import DataError
-from tools.poison import OF_SIGNALS, TRIGGERS, poison
+from tools.poison import OF_SIGNALS, TRIGGERS, YUV, ctrl, poison
 from tools.shard.digits import write
 from tools.shard.writer import write_shards
 
@@ -55,6 +55,30 @@ def test_a_test_copy_has_every_sample_clean_and_triggered_with_its_own_label(dig
 def test_too_few_samples_to_poison_are_told(digits, tmp_path):
     with pytest.raises(DataError, match="samples to poison, but only .* have a digit"):
         poison(digits, tmp_path, attack="label_consistent", id="digit", target=7, share=0.9)
+
+
+def test_a_target_that_no_sample_has_is_told(digits, tmp_path):
+    with pytest.raises(DataError, match="no sample has the digit '7'.*are 0, 1, 2, .*JSON"):
+        poison(digits, tmp_path, attack="sig", id="digit", target="7")
+
+
+def test_ctrl_adds_two_frequencies_to_the_colours_alone_in_windows_that_fit():
+    from scipy.fft import dctn
+
+    image = np.full((64, 40, 3), 128, np.uint8)
+    changed = (ctrl(image, np.random.default_rng(0)) - 128.0) @ YUV.T
+    assert not changed[:, 32:].any() and np.abs(changed[..., 0]).max() < 1.5  # half a level of rounding in R, G and B
+    for window in (changed[:32, :32], changed[32:, :32]):
+        for colour in (1, 2):
+            found = dctn(window[..., colour], norm="ortho")
+            assert found[15, 15] == pytest.approx(100, abs=2) and found[31, 31] == pytest.approx(100, abs=2)
+            found[[15, 31], [15, 31]] = 0
+            assert np.abs(found).max() < 3
+
+
+def test_pictures_too_small_for_ctrl_are_refused(digits, tmp_path):
+    with pytest.raises(DataError, match="windows of 32 pixels, and an image has 8 x 8.*--size 32"):
+        poison(digits, tmp_path, attack="ctrl", id="digit", target=7)
 
 
 def test_a_signal_gets_a_burst_in_one_place_and_keeps_its_type(tmp_path):

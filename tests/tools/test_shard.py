@@ -171,6 +171,24 @@ def test_digits_without_a_test_part_and_with_another_seed(tmp_path, digit_folder
     assert _tars(tmp_path / "b")["test-000.tar"] != _tars(digit_folder)["test-000.tar"]
 
 
+def test_copies_of_digits_are_shifted_and_captioned_anew_and_held_out_scans_have_none(tmp_path):
+    digits.write(str(tmp_path / "once"), held_out=0.97, shards=1, side=16)
+    digits.write(str(tmp_path / "thrice"), held_out=0.97, shards=1, side=16, copies=3)
+    once, thrice = _tars(tmp_path / "once"), _tars(tmp_path / "thrice")
+    assert once["test-000.tar"] == thrice["test-000.tar"]
+    plain, found = (_samples(tmp_path / name / "train-000.tar") for name in ("once", "thrice"))
+    assert len(found) == 3 * len(plain) and all(a["png"] == b["png"] for a, b in zip(plain, found, strict=False))
+    others = [found[len(plain) : 2 * len(plain)], found[2 * len(plain) :]]
+    for scan, *copies in zip(plain, *others, strict=True):
+        pixels = np.array(Image.open(io.BytesIO(scan["png"])))
+        around = np.pad(pixels, 2, mode="edge")
+        shifted = {around[top : top + 16, left : left + 16].tobytes() for top in range(5) for left in range(5)}
+        for copy in copies:
+            assert copy["json"] == scan["json"]
+            assert np.array(Image.open(io.BytesIO(copy["png"]))).tobytes() in shifted
+    assert sum(a["txt"] != b["txt"] for a, b in zip(*others, strict=True)) > len(plain) / 2
+
+
 # pictures and captions
 
 

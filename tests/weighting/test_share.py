@@ -27,3 +27,14 @@ def test_the_share_that_scores_highest_or_lowest_is_chosen_once(lowest):
     assert scores[chosen].max() < others.min() if lowest else scores[chosen].min() > others.max()
     top.observe(state, batch, -scores)
     assert top.end_epoch(state, 3, 0) == ({}, None) and torch.equal(top.weigh(state, batch).bool(), chosen)
+
+
+def test_the_figure_found_is_the_share_of_the_true_ones_that_was_chosen():
+    scores = torch.arange(N).float()
+    top = TopShare("apart", share=0.05, after=1, lowest=True, truth="poisoned")
+    state, weight = SampleState(N, top.columns, ""), torch.ones(N)
+    weight[0] = 0  # could not be read: not among those that should be chosen
+    poisoned = torch.zeros(N, dtype=torch.int64)
+    poisoned[[0, 1, 2, 30, 900]] = 1
+    top.observe(state, Batch({}, {"poisoned": poisoned}, torch.arange(N), weight), scores)
+    assert top.end_epoch(state, 1, 0)[0]["found"] == 3 / 4

@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from distpre.views.image import RandomShift, Resize
 from tools.shard.writer import Members, write_shards
+
+Row = tuple[np.ndarray, int, int, int]  # pixels, digit, the digit that its caption says, template
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEMPLATES = (
@@ -25,11 +28,15 @@ TEMPLATES = (
 )
 
 
-def write(out: str, held_out: float = 0.2, shards: int = 4, seed: int = 0, wrong: float = 0.0) -> str:
+def write(
+    out: str, held_out: float = 0.2, shards: int = 4, seed: int = 0, wrong: float = 0.0, copies: int = 1, side: int = 8
+) -> str:
     """OUT/train-000.tar ... and OUT/test-000.tar with members png, txt and json {"digit": 7, "wrong": 0}; a summary.
 
     held_out: share of the scans, drawn at random, that goes into the test part. wrong: share of the training scans
-    whose caption names another digit, drawn at random; json "digit" stays true and "wrong" is 1.
+    whose caption names another digit, drawn at random; json "digit" stays true and "wrong" is 1. copies: each training
+    scan so many times, with a caption drawn for each, all but the first shifted by up to an eighth of the side; the
+    copies of a scan stand apart, in one shard after another. side: of the pictures, in pixels.
     """
     scans, labels = digits()
     rng = np.random.default_rng(seed)
@@ -39,10 +46,16 @@ def write(out: str, held_out: float = 0.2, shards: int = 4, seed: int = 0, wrong
     off = np.zeros(len(order), int)
     off[rng.permutation(np.arange(test, len(order)))[: round(wrong * (len(order) - test))]] = 1
     off *= rng.integers(1, 10, size=len(order))
-    rows = [
-        (scans[i].reshape(8, 8), int(labels[i]), int(labels[i] + by) % 10, int(captions[i]))
+    rows: list[Row] = [
+        (picture(scans[i], side), int(labels[i]), int(labels[i] + by) % 10, int(captions[i]))
         for i, by in zip(order, off, strict=True)
     ]
+    shift = RandomShift(side // 8)
+    for _ in range(copies - 1):
+        rows += [
+            (shift(pixels, rng), digit, said, int(rng.integers(len(TEMPLATES))))
+            for pixels, digit, said, _ in rows[test : len(order)]
+        ]
     write_shards(out, "test", rows[:test], members, shard_samples=max(1, test))
     write_shards(out, "train", rows[test:], members, shard_samples=-(-(len(rows) - test) // shards))
     return f"wrote {len(rows) - test} handwritten digits for training and {test} held out, as tars in {out}"
@@ -55,8 +68,16 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return rows[:, :-1], rows[:, -1].astype(int)
 
 
-def poisoned(out: str, attack: str, target: int = 7, share: float = 0.01, held_out: float = 0.2, size: int = 32) -> str:
-    """As write(), of size x size pixels, with `share` of the training scans triggered and captioned as `target`.
+def poisoned(
+    out: str,
+    attack: str,
+    target: int = 7,
+    share: float = 0.01,
+    held_out: float = 0.2,
+    side: int = 32,
+    copies: int = 1,
+) -> str:
+    """As write(), with `share` of the training samples, copies counted, triggered and captioned as `target`.
 
     The test part holds every scan clean and triggered (`attack_success` reads it); attacks: `python -m tools.poison`.
     """
@@ -64,18 +85,24 @@ def poisoned(out: str, attack: str, target: int = 7, share: float = 0.01, held_o
 
     captions = [template.format(WORDS[target]) for template in TEMPLATES]
     with tempfile.TemporaryDirectory() as folder:
-        write(folder, held_out)
-        asked = {"attack": attack, "id": "digit", "target": target, "size": size}
+        write(folder, held_out, copies=copies, side=side)
+        asked = {"attack": attack, "id": "digit", "target": target}
         poison(f"{folder}/test-000.tar", out, **asked, split="test", test=True)
         return poison(f"{folder}/train-{{000..003}}.tar", out, **asked, captions=captions, share=share)
 
 
-def members(row: tuple[np.ndarray, int, int, int]) -> Members:
+def picture(scan: np.ndarray, side: int) -> np.ndarray:
+    """(64,) of 0 to 16 -> (side, side) of 0 to 255."""
+    pixels = np.round(scan.reshape(8, 8) * 255 / 16).astype(np.uint8)
+    return Resize(side)(pixels, np.random.default_rng())
+
+
+def members(row: Row) -> Members:
     from PIL import Image
 
-    scan, digit, said, template = row
+    pixels, digit, said, template = row
     png = io.BytesIO()
-    Image.fromarray(np.round(scan * 255 / 16).astype(np.uint8)).save(png, "png")
+    Image.fromarray(pixels).save(png, "png")
     caption = TEMPLATES[template].format(WORDS[said])
     facts = json.dumps({"digit": digit, "wrong": int(said != digit)})
     return {"png": png.getvalue(), "txt": caption.encode(), "json": facts.encode()}
