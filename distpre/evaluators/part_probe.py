@@ -18,7 +18,8 @@ class PartProbe:
     """Logistic regression as `probe`'s; an item is a part of a sample: view (b, k, ...), of a tower's (b, k, d).
 
     facts: {labels: the view that holds the class of each part, (b, k)}. by: the participant's id: each is judged by a
-    fold without them. features: as in features.py. Rank 0 fits; every rank holds all rows.
+    fold without them. labelled: shares of the fitted participants whose parts have classes, as `probe`'s. features: as in
+    features.py. Rank 0 fits; every rank holds all rows.
     """
 
     def __init__(
@@ -29,11 +30,12 @@ class PartProbe:
         features: Features = "encoder",
         folds: int = 5,
         strength: float = 1.0,
+        labelled: list[float] = (1.0,),  # noqa: B006
     ):
         if "labels" not in facts:
             raise RecipeError("part_probe: facts name no labels.", "Write {labels: VIEW}, a view of a class a part.")
         self.view, self.labels, self.by, self.features = view, facts["labels"], by, features
-        self.probe = Probe(view, self.labels, by, folds=folds, strength=strength)
+        self.probe = Probe(view, self.labels, by, folds=folds, strength=strength, labelled=labelled)
 
     def run(self, embed: Embedder, data: Callable[[], Iterator[Batch]]) -> Iterator[Row]:
         rows: list[tuple[Tensor, ...]] = []
