@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distpre.runtime.group import gathered
-from distpre.types import Batch, Embedder
+from distpre.types import Batch, Embedder, Padded
 
 Features = Literal["head", "encoder", "input"]
 
@@ -19,7 +19,8 @@ def features(embed: Embedder, batch: Batch, view: str, kind: Features) -> Tensor
     own values, the baseline that learnt nothing.
     """
     if kind == "input":
-        return batch.views[view].flatten(1).float()
+        x = batch.views[view]
+        return (x.values if isinstance(x, Padded) else x).flatten(1).float()
     return (embed.batch if kind == "head" else embed.pooled)(batch, view)[view]
 
 

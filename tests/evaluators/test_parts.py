@@ -29,9 +29,9 @@ def test_probe_of_parts_is_the_probe_of_as_many_samples():
     kind = torch.randint(2, (30, 4), generator=g)
     x = F.one_hot(kind, 3).float() + 0.7 * torch.randn(30, 4, 3, generator=g)
     person = torch.arange(30) // 2
-    of_parts = PartProbe("x", {"labels": "kind"}, "person", folds=3, labelled=[1.0, 0.3])
+    of_parts = PartProbe("x", {"labels": "kind"}, "person", folds=3, labelled=[0.3, 1])
     rows = list(of_parts.run(FakeTowers(), batches({"x": x, "kind": kind}, {"person": person})))
     each = {"kind": kind.flatten(), "person": person.repeat_interleave(4)}
-    flat = Probe("x", "kind", "person", each="sample", folds=3, labelled=[1.0, 0.3])
-    assert rows == list(flat.run(FakeTowers(), batches({"x": x.flatten(0, 1)}, each)))
-    assert rows[0].n == 120 and rows[0].value > 0.7
+    flat = Probe("x", "kind", "person", each="sample", folds=3, labelled=[0.3, 1])
+    assert len(rows) == 4 and rows == list(flat.run(FakeTowers(), batches({"x": x.flatten(0, 1)}, each)))
+    assert rows[2].n == 120 and rows[2].value > 0.7

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from distpre.errors import CheckpointError, RecipeError
-from distpre.towers.encoders.tubelets import Tubelets
+from distpre.towers.encoders.tubelets import Tubelets, sines
 from distpre.towers.heads.masked import MaskedDecoder
 from distpre.towers.tower import Tower
 from distpre.types import Padded
@@ -47,6 +47,13 @@ def test_a_place_belongs_to_its_tubelet_seen_or_not():
     t, f = net.time[0].T, net.face[0].flatten(1).T
     torch.testing.assert_close(positions, torch.cat([t[0] + f, t[1] + f]))
     torch.testing.assert_close(net._positions([1, 2, 2])[0], f)
+
+
+def test_places_are_the_less_alike_the_farther_apart():
+    for n in (4, 8, 20):
+        table = sines(n, 64)
+        alike = (table.T @ table)[0] / table[:, 0].square().sum()
+        assert (alike[: n // 2].diff() < 0).all() and alike[n // 2 :].max() < 0.5
 
 
 def test_tables_of_places_are_interpolated_to_another_grid():

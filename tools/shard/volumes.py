@@ -1,10 +1,12 @@
-"""Volumes of people (CT, MRI) from NIfTI -> shards of {npy, json}, and label.npy with --labels.
+"""Volumes of people (CT, MRI) from NIfTI and DICOM -> shards of {npy, json}, and label.npy with --labels.
 
-SOURCE is a folder of .nii and .nii.gz. --ids is a regular expression on a file's path below it, whose named groups
-(participant, and any of visit, eye ...) go into json; files that it does not match are passed over. npy is
-(1, x, y, z) float32 with axes that run right, anterior and superior (the closest of the file's own, nothing is turned),
-at --spacing where that is given, its values by --window or standardised. --labels finds the mask of a volume by
-replacing a part of its path; label.npy is (x, y, z) uint8 of the same places. OUT holds dataset.json and
+SOURCE is a folder of .nii and .nii.gz, and of folders that hold the slices of one DICOM series each. --ids is a regular
+expression on a file's path below it, whose named groups (participant, and any of visit, eye ...) go into json; files
+that it does not match are passed over; slices of one folder for which it says different ids are of different volumes.
+--header takes ids from DICOM headers. npy is (1, x, y, z) float32 with axes that run right, anterior and superior (the
+closest of the file's own, nothing is turned), in DICOM's rescaled values (CT: Hounsfield units), at --spacing where
+that is given, its values by --window or standardised. --labels finds the mask of a volume by replacing a part of its
+path, which for DICOM is the folder's; label.npy is (x, y, z) uint8 of the same places. OUT holds dataset.json and
 quarantine.jsonl, a line with the reason for every volume that was left out.
 """
 
@@ -21,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpre.errors import DataError
-from tools.shard import people, spread
+from tools.shard import dicom, people, spread
 from tools.shard.spread import Workers
-from tools.shard.writer import PARTICIPANT, Left, Members, Unusable, counted, divided, quarantined, write_shards
+from tools.shard.writer import Members, Unusable, counted
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -43,15 +45,18 @@ class Making:
 
 @dataclass(frozen=True)
 class Volume:
+    """file: NIfTI, or the folder of the DICOM slices."""
+
     file: Path
     making: Making
     facts: dict[str, Any] = field(default_factory=dict)
+    slices: tuple[Path, ...] = ()
 
 
 def made(volume: Volume) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
-    """(1, x, y, z), and (x, y, z) labels. Raises Unusable, and what nibabel raises of a damaged file."""
+    """(1, x, y, z), and (x, y, z) labels. Raises Unusable, and what nibabel and pydicom raise of a damaged file."""
     making = volume.making
-    x, spacing, affine = _read(volume.file)
+    x, spacing, affine = _read(volume.file, volume.slices)
     if not np.isfinite(x).all():
         raise Unusable("values that are not finite")
     label = None
@@ -78,13 +83,20 @@ def made(volume: Volume) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]
     return x[None].astype(np.float32), None if label is None else label.round().astype(np.uint8)
 
 
-def _read(file: Path) -> tuple[NDArray[np.float64], tuple[float, ...], NDArray]:
-    """Values, spacing in mm and affine, in right-anterior-superior order; a last axis of one is dropped."""
+def _read(file: Path, slices: tuple[Path, ...] = ()) -> tuple[NDArray[np.float64], tuple[float, ...], NDArray]:
+    """Values, spacing in mm and affine, in right-anterior-superior order; a last axis of one is dropped.
+
+    A folder without named slices holds one DICOM series.
+    """
     try:
         import nibabel
     except ImportError as e:
         raise DataError(f"NIfTI is read by nibabel, not installed: {e}.", "pip install 'distpre[medical]'") from e
-    image = nibabel.as_closest_canonical(nibabel.squeeze_image(nibabel.load(file)))
+    if slices or file.is_dir():
+        image = nibabel.Nifti1Image(*dicom.series(slices or sorted(filter(dicom.is_dicom, file.iterdir()))))
+    else:
+        image = nibabel.squeeze_image(nibabel.load(file))
+    image = nibabel.as_closest_canonical(image)
     if len(image.shape) != 3:
         raise Unusable(f"{len(image.shape)} axes, not three")
     return image.get_fdata(), image.header.get_zooms()[:3], image.affine
@@ -97,19 +109,6 @@ def _resampled(x: NDArray, factors: list[float], order: int) -> NDArray:
     if order:
         x = gaussian_filter(x, [max(0.0, (1 / f - 1) / 2) for f in factors])
     return zoom(x, factors, order=order, mode="nearest", grid_mode=True)
-
-
-def _fault(volume: Volume) -> Left | None:
-    shown = volume.facts["file"]
-    try:
-        made(volume)
-    except (DataError, MemoryError):
-        raise
-    except Unusable as e:
-        return Left(shown, str(e))
-    except Exception as e:  # whatever nibabel says of a damaged file
-        return Left(shown, f"cannot be read: {type(e).__name__}: {e}")
-    return None
 
 
 def members(volume: Volume) -> Members:
@@ -130,36 +129,31 @@ def write(
     ids: str,
     making: Making,
     *,
+    header: dict[str, str] | None = None,
     share: float = 0.0,
     facts: people.Facts | None = None,
     shard_samples: int = 100,
     workers: Workers = 1,
 ) -> str:
     """Writes train-*.tar and test-*.tar; returns a summary line. Raises DataError where nothing can be used."""
-    source, folder = Path(source), Path(out)
-    files = people.files(source, ids, SUFFIXES, facts)
-    volumes = counted((Volume(f, making, known) for f, known in files), f"{source} (files that --ids matches)")
-    faults = list(spread.spread(_fault, volumes, workers, "reading"))
-    left = [fault for fault in faults if fault]
-    if len(left) == len(volumes):
-        raise DataError(f"{source}: none of {len(volumes)} volumes can be used; the first: {left[0].reason}.")
-    usable = [volume for volume, fault in zip(volumes, faults, strict=True) if fault is None]
-    parts = divided(usable, lambda volume: str(volume.facts["participant"]), share)
-    for split, chosen in parts.items():
-        if chosen:
-            write_shards(folder, split, chosen, members, shard_samples=shard_samples, workers=workers, ids=PARTICIPANT)
-    (folder / "dataset.json").write_text(json.dumps({"ids": ids, "share": share, **asdict(making)}, indent=1) + "\n")
-    quarantined(folder, left)
-    return (
-        f"wrote {len(parts['train'])} volumes for training and {len(parts['test'])} held out, as tars in {out}; "
-        f"{len(left)} left out (quarantine.jsonl)"
-    )
+    source, header = Path(source), header or {}
+    files = people.matched(source, ids, _wanted, header)
+    scans = counted(iter(people.together(files, dicom.is_dicom)), f"{source} (files that --ids matches)")
+    every, left = people.told(scans, source, header, facts)
+    volumes = [Volume(s.name, making, known, s.files if dicom.is_dicom(s.files[0]) else ()) for s, known in every]
+    options = {"ids": ids, "header": header, **asdict(making)}
+    how = {"share": share, "shard_samples": shard_samples, "workers": workers}
+    return people.write(volumes, made, members, out, options, what="volumes", left=left, **how)
+
+
+def _wanted(file: Path) -> bool:
+    return file.name.lower().endswith(SUFFIXES) or dicom.is_dicom(file)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="the folder of volumes")
     parser.add_argument("--out", required=True, help="folder of the shards")
-    people.add_arguments(parser)
+    people.add_arguments(parser, header=True)
     parser.add_argument("--spacing", type=float, nargs=3, metavar=("X", "Y", "Z"), help="mm (default: each its own)")
     parser.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="become 0 and 1 (HU for CT)")
     parser.add_argument("--least", type=int, default=1, help="voxels along the shortest axis (default 1)")
@@ -175,6 +169,7 @@ def run(a: argparse.Namespace) -> str:
         a.out,
         a.ids,
         Making(spacing, window, a.least, labels),
+        header=dict(a.header),
         share=a.held_out,
         facts=people.facts(a.facts, a.facts_id),
         shard_samples=a.shard_samples,

@@ -100,8 +100,12 @@ def start(module: nn.Module) -> None:
 
 
 def sines(n: int, width: int) -> Tensor:
-    """(width, n): of the places 0 .. n - 1, sines, then cosines, of falling frequency (Vaswani et al. 2017)."""
-    frequency = 10000 ** (-torch.arange(width // 2) / (width // 2))
+    """(width, n): of the places 0 .. n - 1, sines, then cosines, of frequencies that fall from 1 to 1 / n.
+
+    Vaswani et al. 2017 fall to 1 / 10000: of so few places most columns would then say nothing, and decoders would be
+    late to find which seen tubelets are near.
+    """
+    frequency = float(n) ** (-torch.arange(width // 2) / (width // 2))
     angles = frequency[:, None] * torch.arange(n)
     return torch.cat([angles.sin(), angles.cos()])
 
