@@ -48,6 +48,7 @@ CONTENTS = {
     "one_frame": "distpre.views.tubelets:OneFrame",  # of a volume
     "frame_part": "distpre.views.tubelets:FramePart",  # whereabouts that was
     "tubelets": "distpre.views.tubelets:Tubelets",  # a volume cut into them, some hidden
+    "one_source": "distpre.views.sources:OneSource",  # of vectors from several sources one, or none (OpenShape)
     "one_of": "distpre.views.text:OneOf",  # one caption of several
     "eda": "distpre.views.text:Eda",  # words replaced, inserted, swapped or deleted
     "tokenize": "distpre.views.text:Tokenize",  # text to token ids
