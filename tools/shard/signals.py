@@ -50,6 +50,7 @@ class Making:
 
     band: (low, high) Hz of a Butterworth filter of 4th order run both ways, 0 leaves that side open; None leaves all.
     zscore: each channel of a segment to mean 0 and deviation 1. by_clock: starts are whole strides of the clock.
+    classes: labels; a segment's `class` is the place of its own among them, -1 where it is none of them.
     """
 
     columns: Columns
@@ -59,6 +60,7 @@ class Making:
     band: tuple[float, float] | None = None
     zscore: bool = True
     by_clock: bool = False
+    classes: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -144,6 +146,9 @@ def planned(making: Making, file: Path, ids: dict[str, Any]) -> tuple[list[Segme
             facts = {**before.facts, **ids, "segment": number, "start": start, "rate": making.rate}
             if before.labels is not None:
                 facts["label"] = Counter(before.labels[part].tolist()).most_common(1)[0][0]
+                if making.classes:
+                    named = facts["label"] in making.classes
+                    facts["class"] = making.classes.index(facts["label"]) if named else -1
             segments.append(Segment(file, first, len(it.signal), making, facts))
     if not segments and not left:  # resampling may round the last sample away
         left.append(Left(shown, f"too short: {it.signal.shape[1]} of {making.samples} samples"))
@@ -253,7 +258,7 @@ def write(
 def _pairs(segments: list[Segment], pair: str, left: list[Left]) -> list[dict[str, Segment]]:
     """{device: segment} of one time, with a segment of every device that there is; `left` gets the others."""
     devices = {segment.facts[pair] for segment in segments}
-    own = {pair, "file", "start", "label"}
+    own = {pair, "file", "start", "label", "class"}
     moments: dict[tuple, dict[str, Segment]] = {}
     for segment in segments:
         at = tuple(sorted((name, str(value)) for name, value in segment.facts.items() if name not in own))
@@ -284,6 +289,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-unit", type=float, default=1.0, help="seconds of one tick of it (default 1)")
     parser.add_argument("--source-rate", type=float, help="Hz of tables without a column of time")
     parser.add_argument("--label", help="a table's column of labels; a segment takes its commonest")
+    parser.add_argument("--classes", nargs="*", default=[], help="labels, whose places here are a segment's class")
     people.add_arguments(parser)
     parser.add_argument("--together", action="store_true", help="a training sample is all segments of a participant")
     parser.add_argument("--pair", help="a group of --ids: a sample holds a segment of each of its values, of one time")
@@ -295,7 +301,7 @@ def run(arguments: argparse.Namespace) -> str:
     a = arguments
     columns = Columns(tuple(a.channels), a.time, a.time_unit, a.source_rate, a.label)
     band = tuple(a.band) if a.band else None
-    making = Making(columns, a.rate, a.seconds, a.stride or a.seconds, band, not a.no_zscore)
+    making = Making(columns, a.rate, a.seconds, a.stride or a.seconds, band, not a.no_zscore, classes=tuple(a.classes))
     return write(
         a.source,
         a.out,
