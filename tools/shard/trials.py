@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from tools.shard.writer import Members, divided, write_shards
 
-CHANNELS, SAMPLES, RATE = 4, 64, 64  # Hz
-RHYTHMS = (3.0, 6.0, 10.0, 17.0, 25.0)  # Hz
+CHANNELS, SAMPLES, RATE = 4, 32, 32  # Hz
+RHYTHMS = (2.0, 4.0, 6.0, 10.0, 13.0)  # Hz
 ILL = 1.8  # times the rhythm of 10 Hz
 
 
 @dataclass(frozen=True)
 class Window:
-    """signal: (4, 64) float32, each channel z-scored over its trial; trial: of all patients; shuffled: no one's id."""
+    """signal: (4, 32) float32, each channel z-scored over its trial; trial: of all patients; shuffled: no one's id."""
 
     patient: int
     trial: int
