@@ -114,6 +114,7 @@ class TrueNegatives:
     rows, columns: facts, frozen unit vectors u and v of every sample (an image's and a text's). Pair (i, j) is removed
     where <u_i, v_i> - <u_i, v_j> <= margin; with id only among samples that share it, as in the paper, whose groups are
     a seed and its neighbours. Its released code multiplies such logits by 0, which leaves them in the denominator.
+    A sample without one of the two, whose vector is 0, is judged by nothing: its pairs stay.
     """
 
     rows: str
@@ -124,7 +125,8 @@ class TrueNegatives:
     def tile(self, rows: Side, columns: Side) -> Tile:
         own = _equal(rows.index, columns.index)
         right = (rows.facts[self.rows] * rows.facts[self.columns]).sum(-1)[..., :, None]
-        alike = right - rows.facts[self.rows] @ columns.facts[self.columns].transpose(-1, -2) <= self.margin
+        other = rows.facts[self.rows] @ columns.facts[self.columns].transpose(-1, -2)
+        alike = (right - other <= self.margin) & (right != 0) & (other != 0)
         if self.id is not None:
             alike = alike & _equal(rows.facts[self.id], columns.facts[self.id])
         return Tile(_log(own), keep=own | ~alike)

@@ -179,12 +179,16 @@ class Assembler:
         view = self.views[name]
         try:
             if evaluation:
-                return view.evaluation(fields[view.field])
-            return view.at(fields[view.field], seed=self.seed, epoch=epoch, ordinal=ordinal)
+                value = view.evaluation(fields[view.field])
+            else:
+                value = view.at(fields[view.field], seed=self.seed, epoch=epoch, ordinal=ordinal)
         except MemoryError:
             raise
         except Exception as e:
             raise Unreadable(f"view {name}: {type(e).__name__}: {e}") from e
+        if value is None and view.field not in self.source.optional:
+            raise Unreadable(f"view {name}: an op leaves nothing of the field {view.field!r}, which is not optional")
+        return value
 
     def _check_kinds(self, row: dict[str, Any], evaluation: bool) -> None:
         """A view is of one dtype and shape (1-D lengths apart), which the source's first readable sample decides."""

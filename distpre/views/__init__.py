@@ -37,6 +37,7 @@ CONTENTS = {
     "rotate_joints": "distpre.views.skeleton:RotateJoints",  # of a body: each sensor worn otherwise
     "keep_joints": "distpre.views.skeleton:KeepJoints",  # of a body: some joints, the others zeros
     "only_joints": "distpre.views.skeleton:OnlyJoints",  # of a body: these joints
+    "worn_at": "distpre.views.skeleton:WornAt",  # one sensor's signal at its joint of a body
     "repeat_to": "distpre.views.skeleton:RepeatTo",  # of a signal: first steps, or again from the start
     "resize_volume": "distpre.views.cells:ResizeVolume",
     "cells_and_boxes": "distpre.views.cells:CellsAndBoxes",  # of a volume: VoCo's base crops and random ones
@@ -56,7 +57,9 @@ CONTENTS = {
     "crop_slices": "distpre.views.volume:CropSlices",  # the same of all slices
     "hide_slices": "distpre.views.volume:HideSlices",  # a random share of them
     "one_transform": "distpre.views.volume:OneTransform",  # of a volume: of seven, another in each view
+    "one_source": "distpre.views.sources:OneSource",  # of vectors from several sources one, or none (OpenShape)
     "one_of": "distpre.views.text:OneOf",  # one caption of several
+    "say": "distpre.views.text:Say",  # a label in words, by templates
     "eda": "distpre.views.text:Eda",  # words replaced, inserted, swapped or deleted
     "tokenize": "distpre.views.text:Tokenize",  # text to token ids
 }

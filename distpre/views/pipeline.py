@@ -47,4 +47,6 @@ def view_rng(seed: int, epoch: int, ordinal: int, view: str) -> np.random.Genera
 def _through(ops: list[Op], value: Any, own: np.random.Generator, shared: np.random.Generator) -> Any:
     for op in ops:
         value = op(value, shared if getattr(op, "shared", False) else own)
+        if value is None:
+            break
     return value

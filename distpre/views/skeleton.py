@@ -48,6 +48,19 @@ class OnlyJoints:
 
 
 @dataclass(frozen=True)
+class WornAt:
+    """A sensor's (channels, time) -> (joints, channels, time): at `joint`, the nearest to it, and zeros elsewhere."""
+
+    joint: int
+    joints: int = 22
+
+    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+        out = np.zeros((self.joints, *x.shape), x.dtype)
+        out[self.joint] = x
+        return out
+
+
+@dataclass(frozen=True)
 class RepeatTo:
     """The first `samples` time steps; a shorter one begins again."""
 

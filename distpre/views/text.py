@@ -28,6 +28,25 @@ class OneOf:
 
 
 @dataclass(frozen=True)
+class Say:
+    """What json says under `key`, in one of some phrases, in one of `templates`, {} is the phrase; a text stays itself.
+
+    phrases: {value: [phrases]}. A value without phrases is an error: the sample is bad.
+    """
+
+    key: str
+    phrases: dict[str, list[str]]
+    templates: list[str] = field(default_factory=lambda: ["{}"])
+
+    def __call__(self, value: dict[str, Any] | str, rng: np.random.Generator) -> str:
+        if isinstance(value, str):  # a prompt
+            return value
+        phrases = self.phrases[value[self.key]]
+        template = self.templates[rng.integers(len(self.templates))]
+        return template.replace("{}", phrases[rng.integers(len(phrases))])
+
+
+@dataclass(frozen=True)
 class Eda:
     """One of EDA's four ops on words, drawn evenly: synonyms, insertion, swap, deletion (Wei & Zou 2019, section 2).
 

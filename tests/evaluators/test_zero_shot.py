@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -19,13 +20,15 @@ class FakeTowers:
         return F.normalize(torch.stack(rows), dim=-1)
 
 
-def test_top_1_counts_images_nearest_to_their_own_class():
-    labels = torch.tensor([0, 1, 2, 0, 1, 2])
-    images = torch.eye(3)[torch.tensor([0, 1, 2, 0, 1, 0])]  # the last one looks like an ant
-    weight = torch.tensor([1.0, 1, 1, 1, 0, 1])  # the fifth could not be read
+def test_images_of_a_class_are_named_by_the_nearest_and_others_are_not_asked():
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, -1, 3])
+    images = torch.eye(3)[torch.tensor([0, 1, 2, 0, 1, 0, 0, 0])]  # the sixth looks like an ant
+    weight = torch.tensor([1.0, 1, 1, 1, 0, 1, 1, 1])  # the fifth could not be read
 
     def data():
-        yield Batch({"image": images, "text": images}, {"kind": labels}, torch.arange(6), weight)
+        yield Batch({"image": images, "text": images}, {"kind": labels}, torch.arange(8), weight)
 
-    [row] = ZeroShot("image", "text", "kind", CLASSES, ["a {}", "one {}."]).run(FakeTowers(), data)
-    assert (row.name, row.value, row.n) == ("top-1", 4 / 5, 5)
+    rows = list(ZeroShot("image", "text", "kind", CLASSES, ["a {}", "one {}."], by="kind").run(FakeTowers(), data))
+    assert [(row.name, row.n) for row in rows] == [("top-1", 5), ("macro F1", 5)]
+    assert rows[0].value == 4 / 5 and rows[0].low <= 4 / 5 <= rows[0].high
+    assert rows[1].value == pytest.approx((4 / 5 + 1 + 2 / 3) / 3)  # ants 2 right of 3 named, 2 there; cats 1 of 1, 2

@@ -100,3 +100,14 @@ def test_real_models_are_read(shared_data, tmp_path):
     assert "; 0 left out" in write(shared_data / "shapes_kenney_furniture", tmp_path / "out", points=128)
     every = read(tmp_path / "out")
     assert len(every) == 149 and len({tuple(x[0, 6:]) for x, _, _ in every}) > 10  # in colours
+
+
+def test_a_class_is_the_first_of_the_words_that_the_name_has(tmp_path):
+    for name in ("chairA", "wheel_chair", "armchair"):
+        trimesh.creation.box((1, 2, 3)).export(tmp_path / f"{name}.ply")
+    write(tmp_path, tmp_path / "out", points=8, classes=("wheel", "chair"))
+    assert {told["name"]: told["class"] for _, told, _ in read(tmp_path / "out")} == {
+        "chair a": 1,
+        "wheel chair": 0,
+        "armchair": -1,
+    }

@@ -219,6 +219,25 @@ def test_the_command_line_shards_real_heartbeats_by_person(shared_data, tmp_path
     assert all(told["sex"] in ("male", "female") and told["age"] > 10 for _, told in every)
 
 
+def test_a_segment_gets_its_labels_number_and_a_fact_of_each_code_that_is_asked_for(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    (tmp_path / "in").mkdir()
+    rows = pandas.DataFrame({"x": np.sin(np.arange(1600)), "what": ["walk"] * 900 + ["sit"] * 700})
+    rows.to_csv(tmp_path / "in/p1_0.csv", index=False)
+    columns = Columns(("x",), rate=RATE, label="what")
+    how = making(columns=columns, classes=("sit", "stand"), has=(("ill", "dx", "12"), ("well", "dx", "1")))
+    write(tmp_path / "in", tmp_path / "out", IDS, how, facts={"p1": {"dx": "7, 12"}})
+    told = [told for _, told in segments(tmp_path / "out")]
+    assert [t["class"] for t in told] == [-1, -1, 0, 0] and {(t["ill"], t["well"]) for t in told} == {(1, 0)}
+
+
+@pytest.mark.parametrize("codes, ill, well", [("12,3", 1, 0), ("1, 12", 1, 1), ("112", 0, 0), (None, 0, 0)])
+def test_codes_of_a_header_are_told_apart(codes, ill, well):
+    from tools.shard.signals import listed
+
+    assert (listed(codes).count("12"), listed(codes).count("1")) == (ill, well)
+
+
 def test_pairs_are_what_two_devices_recorded_at_one_time_by_their_clocks(tmp_path):
     def recorded(name: str, begin: float, end: float, rate: float) -> None:
         t = np.arange(begin, end, 1 / rate)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from distpre.views.skeleton import KeepJoints, OnlyJoints, RepeatTo, RotateJoints, _rotations
+from distpre.views.skeleton import KeepJoints, OnlyJoints, RepeatTo, RotateJoints, WornAt, _rotations
 
 X = np.random.default_rng(0).normal(size=(22, 6, 40)).astype(np.float32)
 
@@ -45,3 +45,9 @@ def test_a_short_motion_begins_again_and_a_long_one_ends_early():
     out = RepeatTo(100)(X, _rng())
     assert (out[..., :40] == X).all() and (out[..., 40:80] == X).all() and (out[..., 80:] == X[..., :20]).all()
     assert (RepeatTo(30)(X, _rng()) == X[..., :30]).all()
+
+
+def test_a_sensor_is_worn_at_its_joint_and_nowhere_else():
+    out = WornAt(joint=21)(X[0], _rng())
+    assert out.shape == X.shape and out.dtype == np.float32
+    assert (out[21] == X[0]).all() and not out[:21].any()

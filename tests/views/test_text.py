@@ -11,7 +11,7 @@ from distpre.errors import RecipeError
 from distpre.recipe.resolve import build
 from distpre.recipe.schema import Component
 from distpre.views import CONTENTS, TOKENIZERS
-from distpre.views.text import Eda, OneOf, OpenClipTokenizer, Tokenize, TransformersTokenizer
+from distpre.views.text import Eda, OneOf, OpenClipTokenizer, Say, Tokenize, TransformersTokenizer
 
 
 @pytest.fixture
@@ -96,3 +96,12 @@ def test_eda_does_one_of_four_things_to_the_words_and_reaches_all(rng):
     assert seen == {"replace", "insert", "delete", "swap"}
     assert op("seven", rng) == "seven" and Eda()("a b", np.random.default_rng(1)).split() != ["a", "b", "b"]
     assert all(Eda(share=1.0)("a b c", np.random.default_rng(i)) for i in range(20))  # a word is left
+
+
+def test_a_label_is_said_in_every_phrase_and_template_and_a_prompt_as_it_is(rng):
+    say = Say("label", {"UP": ["rising", "getting up"]}, ["she is {}.", "{}"])
+    said = Counter(say({"label": "UP"}, rng) for _ in range(400))
+    assert set(said) == {"she is rising.", "she is getting up.", "rising", "getting up"} and min(said.values()) > 60
+    assert say("a prompt", rng) == "a prompt"
+    with pytest.raises(KeyError, match="DOWN"):
+        say({"label": "DOWN"}, rng)

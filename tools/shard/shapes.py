@@ -2,7 +2,8 @@
 
 SOURCE is a folder of OBJ, GLB, PLY, OFF or STL. Points are drawn evenly by area, the same ones in every run; a file of
 points only gives some of its own, whose normals are 0. Colours, 0 to 1, are the material's, or 0.4 where the file has
-none (Liu et al. 2023). The caption is the file's name in words. --split-by names what is never in both parts: the
+none (Liu et al. 2023). The caption is the file's name in words. --classes are words of names: json's `class` is the
+place of the first of them that the name has, -1 where it has none. --split-by names what is never in both parts: the
 file's `name`, or its `folder`. OUT holds dataset.json, and quarantine.jsonl, a line with the reason for every file that
 was left out.
 """
@@ -40,10 +41,16 @@ class Shape:
     points: int
     up: str
     template: str
+    classes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return words(Path(self.file).stem)
+
+    @property
+    def kind(self) -> int:
+        """Place in `classes`, -1 for none of them."""
+        return next((i for i, word in enumerate(self.classes) if word in self.name.split()), -1)
 
 
 def words(stem: str) -> str:
@@ -132,7 +139,7 @@ def _fault(shape: Shape) -> Left | None:
 def members(shape: Shape) -> Members:
     content = io.BytesIO()
     np.save(content, sampled(shape))
-    facts = {"name": shape.name, "folder": str(Path(shape.file).parent), "file": shape.file}
+    facts = {"name": shape.name, "folder": str(Path(shape.file).parent), "file": shape.file, "class": shape.kind}
     caption = shape.template.replace("{}", shape.name)
     return {"npy": content.getvalue(), "txt": caption.encode(), "json": json.dumps(facts).encode()}
 
@@ -144,6 +151,7 @@ def write(
     points: int = 10000,
     up: str = "y",
     template: str = "{}",
+    classes: tuple[str, ...] = (),
     split_by: str = "name",
     share: float = 0.0,
     shard_samples: int = 1000,
@@ -154,7 +162,7 @@ def write(
     if "{}" not in template:
         raise DataError(f"--template {template!r} has no {{}}.", "Write {} where the shape's name goes.")
     files = (p.relative_to(source).as_posix() for p in sorted(source.rglob("*")) if p.suffix.lower() in MESHES)
-    shapes = counted((Shape(source, file, points, up, template) for file in files), str(source))
+    shapes = counted((Shape(source, file, points, up, template, classes) for file in files), str(source))
     faults = list(spread.spread(_fault, shapes, workers, "reading", chunk=8))
     left = [fault for fault in faults if fault]
     usable = [shape for shape, fault in zip(shapes, faults, strict=True) if fault is None]
@@ -164,7 +172,7 @@ def write(
     for split, chosen in parts.items():
         if chosen:
             write_shards(folder, split, chosen, members, shard_samples=shard_samples, workers=workers)
-    said = {"points": points, "up": up, "template": template, "split_by": split_by, "share": share}
+    said = {"points": points, "up": up, "template": template, "classes": classes, "split_by": split_by, "share": share}
     (folder / "dataset.json").write_text(json.dumps(said, indent=1) + "\n")
     quarantined(folder, left)
     return (
@@ -181,6 +189,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--up", choices=UP, default="y", help="the files' upward axis (default y); shards have z upwards"
     )
     parser.add_argument("--template", default="{}", help="caption, {} is the name (default {})")
+    parser.add_argument("--classes", nargs="*", default=[], help="words that name a class: chair table ...")
     parser.add_argument("--split-by", choices=("name", "folder"), default="name", help="default name")
     parser.add_argument("--held-out", type=float, default=0.0, help="share for test-*.tar (default 0)")
     parser.add_argument("--shard-samples", type=int, default=1000, help="shapes of a shard (default 1000)")
@@ -194,6 +203,7 @@ def run(a: argparse.Namespace) -> str:
         points=a.points,
         up=a.up,
         template=a.template,
+        classes=tuple(a.classes),
         split_by=a.split_by,
         share=a.held_out,
         shard_samples=a.shard_samples,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
@@ -50,6 +51,8 @@ class Making:
 
     band: (low, high) Hz of a Butterworth filter of 4th order run both ways, 0 leaves that side open; None leaves all.
     zscore: each channel of a segment to mean 0 and deviation 1. by_clock: starts are whole strides of the clock.
+    classes: labels; a segment's `class` is the place of its own among them, -1 where it is none of them. has: (fact,
+    another fact, code) each: the fact is 1 where the other, a list of codes, has the code, else 0.
     """
 
     columns: Columns
@@ -59,6 +62,8 @@ class Making:
     band: tuple[float, float] | None = None
     zscore: bool = True
     by_clock: bool = False
+    classes: tuple[str, ...] = ()
+    has: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def samples(self) -> int:
@@ -142,12 +147,21 @@ def planned(making: Making, file: Path, ids: dict[str, Any]) -> tuple[list[Segme
             left.append(Left(shown, "flat", start))
         else:
             facts = {**before.facts, **ids, "segment": number, "start": start, "rate": making.rate}
+            facts |= {name: int(code in listed(facts.get(of))) for name, of, code in making.has}
             if before.labels is not None:
                 facts["label"] = Counter(before.labels[part].tolist()).most_common(1)[0][0]
+                if making.classes:
+                    named = facts["label"] in making.classes
+                    facts["class"] = making.classes.index(facts["label"]) if named else -1
             segments.append(Segment(file, first, len(it.signal), making, facts))
     if not segments and not left:  # resampling may round the last sample away
         left.append(Left(shown, f"too short: {it.signal.shape[1]} of {making.samples} samples"))
     return segments, left
+
+
+def listed(fact: Any) -> list[str]:
+    """ "426177001, 284470004" of a header -> both."""
+    return [] if fact is None else re.split(r"\s*,\s*", str(fact))
 
 
 def _planned(making: Making, job: tuple[Path, dict[str, Any]]) -> tuple[list[Segment], list[Left]]:
@@ -253,7 +267,7 @@ def write(
 def _pairs(segments: list[Segment], pair: str, left: list[Left]) -> list[dict[str, Segment]]:
     """{device: segment} of one time, with a segment of every device that there is; `left` gets the others."""
     devices = {segment.facts[pair] for segment in segments}
-    own = {pair, "file", "start", "label"}
+    own = {pair, "file", "start", "label", "class"}
     moments: dict[tuple, dict[str, Segment]] = {}
     for segment in segments:
         at = tuple(sorted((name, str(value)) for name, value in segment.facts.items() if name not in own))
@@ -284,6 +298,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-unit", type=float, default=1.0, help="seconds of one tick of it (default 1)")
     parser.add_argument("--source-rate", type=float, help="Hz of tables without a column of time")
     parser.add_argument("--label", help="a table's column of labels; a segment takes its commonest")
+    parser.add_argument("--classes", nargs="*", default=[], help="labels, whose places here are a segment's class")
+    parser.add_argument("--has", nargs="*", default=[], metavar="NAME=FACT:CODE", help="as in sinus=dx:426783006")
     people.add_arguments(parser)
     parser.add_argument("--together", action="store_true", help="a training sample is all segments of a participant")
     parser.add_argument("--pair", help="a group of --ids: a sample holds a segment of each of its values, of one time")
@@ -295,7 +311,11 @@ def run(arguments: argparse.Namespace) -> str:
     a = arguments
     columns = Columns(tuple(a.channels), a.time, a.time_unit, a.source_rate, a.label)
     band = tuple(a.band) if a.band else None
-    making = Making(columns, a.rate, a.seconds, a.stride or a.seconds, band, not a.no_zscore)
+    has = [re.fullmatch(r"(\w+)=([^:]+):(.+)", word) for word in a.has]
+    if None in has:
+        raise DataError(f"--has {a.has[has.index(None)]!r} will not do.", "Write NAME=FACT:CODE: sinus=dx:426783006.")
+    told = {"classes": tuple(a.classes), "has": tuple(found.groups() for found in has)}
+    making = Making(columns, a.rate, a.seconds, a.stride or a.seconds, band, not a.no_zscore, **told)
     return write(
         a.source,
         a.out,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from distpre.errors import RecipeError
+from distpre.towers.weights import load_encoder
 
 
 class PointPatches(nn.Module):
@@ -14,7 +15,7 @@ class PointPatches(nn.Module):
     `patches` centres far from one another; of each the first `neighbours` points within `radius`, places relative to
     the centre; a small network on every point and the largest value over a patch's points; centre and patch become a
     token. The defaults are OpenShape's largest. Normalisation is over a point's channels where the paper's is over the
-    batch: rows do not depend on one another.
+    batch: rows do not depend on one another. weights: a run, commit or file whose encoder this one starts as.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class PointPatches(nn.Module):
         layers: int = 12,
         heads: int = 8,
         inner: int = 1536,
+        weights: str | None = None,
     ):
         super().__init__()
         if width % heads:
@@ -45,6 +47,8 @@ class PointPatches(nn.Module):
             width, heads, inner, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.transformer = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        if weights is not None:
+            load_encoder(self, weights)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         places = x[..., :3]
