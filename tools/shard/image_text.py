@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from distpre.errors import DataError
 from tools.shard import spread
 from tools.shard.recordings import library
@@ -43,10 +45,11 @@ def write(
     shard_samples: int = 1000,
     workers: Workers = 1,
     skip_missing: bool = False,
+    wrong: float = 0.0,
 ) -> str:
     """Writes train-*.tar and, for share > 0, test-*.tar of the held-out share; returns a summary line.
 
-    split_by: the fact whose values are never in both parts. Raises DataError for pictures that are not there (unless
+    wrong: share of the training pairs that are given the caption of another of them (`shuffled`). split_by: the fact whose values are never in both parts. Raises DataError for pictures that are not there (unless
     skip_missing) and pairs without that fact, before anything is written.
     """
     if split_by and (without := [pair for pair in pairs if split_by not in pair.facts]):
@@ -60,12 +63,28 @@ def write(
         raise DataError(f"{len(missing)} pictures are missing: {listed}.", "Mend the paths, or give --skip-missing.")
     there = [pair for pair in pairs if pair.image.is_file()]
     parts = divided(there, lambda pair: str(pair.facts[split_by] if split_by else pair.image.name), share)
+    if wrong:
+        parts["train"] = shuffled(parts["train"], wrong)
     ids = {f"json.{split_by}"} if split_by else set()
     for split, chosen in parts.items():
         if chosen:
             write_shards(out, split, chosen, members, shard_samples=shard_samples, workers=workers, ids=ids)
     left = f"; {len(missing)} missing pictures left out" if missing else ""
     return f"wrote {len(parts['train'])} pairs for training and {len(parts['test'])} held out, as tars in {out}{left}"
+
+
+def shuffled(pairs: list[Pair], share: float) -> list[Pair]:
+    """With `share` of them, drawn at random, in a ring in which each has the next one's caption; to test what noise does.
+
+    Every pair then has the fact "wrong": 1 where it now has another caption than its own.
+    """
+    ring = np.random.default_rng(0).permutation(len(pairs))[: round(share * len(pairs))]
+    said = dict(zip(ring.tolist(), np.roll(ring, -1).tolist(), strict=True))
+    captions = [pairs[said.get(i, i)].caption for i in range(len(pairs))]
+    return [
+        Pair(pair.image, caption, {**pair.facts, "wrong": int(caption != pair.caption)})
+        for pair, caption in zip(pairs, captions, strict=True)
+    ]
 
 
 def members(pair: Pair) -> Members:
@@ -138,6 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_writing_arguments(parser)
     parser.add_argument("--image", default="image", help="column of the path (default image)")
     parser.add_argument("--caption", default="caption", help="column of the caption (default caption)")
+    add_wrong_argument(parser)
     parser.add_argument("--split-by", help="column whose values are never in both parts (default: the file name)")
     parser.add_argument("--skip-missing", action="store_true", help="leave out pictures that are not there")
 
@@ -147,6 +167,10 @@ def add_writing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--held-out", type=float, default=0.0, help="share for test-*.tar (default 0)")
     parser.add_argument("--shard-samples", type=int, default=1000, help="samples of a shard (default 1000)")
     spread.add_argument(parser)
+
+
+def add_wrong_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--wrong", type=float, default=0.0, help="share of training pairs that get another's caption")
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -163,4 +187,5 @@ def run(arguments: argparse.Namespace) -> str:
         shard_samples=arguments.shard_samples,
         workers=arguments.workers,
         skip_missing=arguments.skip_missing,
+        wrong=arguments.wrong,
     )
