@@ -3,8 +3,9 @@
     python -m tools.compare recipes/continual/rotation.yaml --variants base,modx,replay --seeds 0 1 2 --out runs/compare
 
 `base` is the recipe's file without a variant. Runs that finished in the folder are not trained again, broken-off ones
-go on. The table: measures of the last evaluation and, of runs in stages, of the last domains, and the last figures of
-what the recipe weighs samples by ("noise/auroc"); mean ± sample standard deviation over seeds. It stands in FOLDER/compare.json too, with the value of every seed.
+go on. The table: measures of the last evaluation and, of runs in stages, of the last domains, and what weightings said
+last ("noise/auroc"); mean ± sample standard deviation over seeds. It stands in FOLDER/compare.json too, with the value
+of every seed.
 """
 
 from __future__ import annotations

@@ -28,8 +28,7 @@ class PairContrast:
     samples that there are, all, the stage's own (current) or replayed ones. bank: more negatives for the rows. facts:
     {fact of the targets: view of the batch that holds it}; ids and what a weighting knows of the samples are facts
     already.
-    quality: a fact, a score for each sample, of which each counts sharpness · score as a log-weight among the samples of
-    the global batch (`weighed`; GenView).
+    quality: a fact, a score for each sample: it counts exp(sharpness · score) among the global batch's (GenView).
     layout: "auto", "RxC" or "ring". A sample of weight 0, or without one of the two views, is neither positive nor
     negative and counts in no mean.
     """

@@ -71,7 +71,8 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
     for name, each in recipe.weighting.items():
         found += _named(each.keywords(), ("weighting", name, "of"), recipe.objective, "term")
         known = sources["train"].ids if "train" in sources else {}
-        found += _named(each.keywords(), ("weighting", name, "truth"), known, "id of data.train")
+        for key in ("truth", "id"):
+            found += _named(each.keywords(), ("weighting", name, key), known, "id of data.train")
     found.append((("data",), "train", sources, "source"))
     found += [(("data", "mixture", name), name, sources, "source") for name in recipe.data.mixture]
     for name, source in sources.items():
@@ -112,7 +113,7 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
             found += _named(keywords, (*at, key), ids, f"id of data.{source}")
         for part, nested in keywords.items():
             if isinstance(nested, dict):
-                found += _named(nested, (*at, part, "id"), ids, f"id of data.{source}")
+                found += _named(nested, (*at, part, "id"), {**ids, **recipe.weighting}, f"id of data.{source}")
                 found += _named(nested, (*at, part, "amount"), known, "fact, weighting or id")
     return found
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distpre.errors import RecipeError
 from distpre.runtime.group import device, from_rank_zero, rank, total
 from distpre.types import Batch
 from distpre.weighting.histogram import BINS, Histogram
@@ -91,9 +92,11 @@ class GmmNoise:
     well ε tells them apart. Training sees nothing of it.
     """
 
-    def __init__(
-        self, of: str, warm_up: int = 1, momentum: float = 0.0, most: int = 200_000, truth: str | None = None
-    ):
+    fewest = FEWEST
+
+    def __init__(self, of: str, warm_up: int = 1, momentum: float = 0.0, most: int = 200_000, truth: str | None = None):
+        if most < FEWEST:
+            raise RecipeError(f"gmm_noise.most {most}: a fit needs at least {FEWEST} losses.", "Raise it.")
         self.of, self.warm_up, self.momentum, self.most, self.truth = of, warm_up, momentum, most, truth
         self.columns = (LOSS, NOISE) if truth is None else (LOSS, NOISE, TRUTH)
 
@@ -130,9 +133,9 @@ class GmmNoise:
 
 
 def auroc(amount: Tensor, truth: Tensor) -> float:
-    """The chance that of a sample of truth 1 and one of truth 0 the first has more; equal ones are half; NaN of one kind.
+    """The chance that a sample of truth 1 has more than one of truth 0, equal ones counting half; NaN of one kind.
 
-    amount, truth: (n,). The rank sum of Mann & Whitney (1947).
+    amount, truth: (n,). By the rank sum of Mann & Whitney (1947).
     """
     values, place, count = amount.unique(return_inverse=True, return_counts=True)
     ranks = (count.cumsum(0).double() - (count - 1) / 2)[place]

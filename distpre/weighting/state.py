@@ -71,11 +71,17 @@ class SampleState:
         for path in files:
             with safe_open(path, "pt") as part:
                 facts = part.metadata()
-                if (facts["digest"], facts["columns"]) != (self.digest, ",".join(self.columns)):
+                if facts["digest"] != self.digest:
                     raise CheckpointError(
                         f"{path}: holds {facts['columns']} of the samples of another source ({facts['digest']}, this "
                         f"run has {self.digest}).",
                         "Restore the shards, or train in a new run.dir.",
+                    )
+                if facts["columns"] != ",".join(self.columns):
+                    kept = ", ".join(self.columns)
+                    raise CheckpointError(
+                        f"{path}: holds {facts['columns']} of each sample, the recipe's weighting {kept}.",
+                        "Go on with the weighting that the run began with, or train in a new run.dir.",
                     )
                 stored, start = part.get_slice("values"), int(facts["first"])
                 low, high = max(self.first, start), min(self.end, start + stored.get_shape()[0])

@@ -77,3 +77,9 @@ def test_a_plan_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     figures()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sample_state_is_sized_for_a_thousand_million_samples_where_shards_say_no_number():
+    keys = ["weighting={noise: {name: gmm_noise, of: match}}", "launch.workers=64", "train.batch=64"]
+    said = figures(*keys, "data.train.shards=nowhere/a.tar")["weighting noise"]
+    assert said == f"8 B a sample; of 1,000,000,000 samples {8e9 / 64 / 2**20:.1f} MiB a worker in host memory"

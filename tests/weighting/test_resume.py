@@ -1,4 +1,4 @@
-"""NEVLP killed in the middle of an epoch and resumed by other numbers of ranks: ε and the losses of the unbroken run."""
+"""NEVLP killed inside epochs and resumed by other numbers of ranks: ε and the losses of the unbroken run."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import difflib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +47,21 @@ def write(
     workers: Workers = 1,
     skip_missing: bool = False,
     wrong: float = 0.0,
+    concepts: str | None = None,
 ) -> str:
     """Writes train-*.tar and, for share > 0, test-*.tar of the held-out share; returns a summary line.
 
-    wrong: share of the training pairs that are given the caption of another of them (`shuffled`). split_by: the fact whose values are never in both parts. Raises DataError for pictures that are not there (unless
-    skip_missing) and pairs without that fact, before anything is written.
+    wrong: share of the training pairs that are given the caption of another of them (`shuffled`). concepts: the fact
+    that lists what is in the picture; the member concepts.txt is then that in front of the caption. split_by: the fact
+    whose values are never in both parts. Raises DataError for pictures that are not there (unless skip_missing) and
+    pairs without those facts, before anything is written.
     """
-    if split_by and (without := [pair for pair in pairs if split_by not in pair.facts]):
-        raise DataError(
-            f"{without[0].image}: no column {split_by!r} to split by.",
-            f"There is {', '.join(without[0].facts) or 'none'}.",
-        )
+    for column, to in ((split_by, "split by"), (concepts, "put in front of captions")):
+        if column and (without := [pair for pair in pairs if column not in pair.facts]):
+            raise DataError(
+                f"{without[0].image}: no column {column!r} to {to}.",
+                f"There is {', '.join(without[0].facts) or 'none'}.",
+            )
     missing = [pair.image for pair in pairs if not pair.image.is_file()]
     if missing and not skip_missing:
         listed = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
@@ -66,17 +71,18 @@ def write(
     if wrong:
         parts["train"] = shuffled(parts["train"], wrong)
     ids = {f"json.{split_by}"} if split_by else set()
+    asked = {"shard_samples": shard_samples, "workers": workers, "ids": ids}
     for split, chosen in parts.items():
         if chosen:
-            write_shards(out, split, chosen, members, shard_samples=shard_samples, workers=workers, ids=ids)
+            write_shards(out, split, chosen, partial(members, concepts=concepts), **asked)
     left = f"; {len(missing)} missing pictures left out" if missing else ""
     return f"wrote {len(parts['train'])} pairs for training and {len(parts['test'])} held out, as tars in {out}{left}"
 
 
 def shuffled(pairs: list[Pair], share: float) -> list[Pair]:
-    """With `share` of them, drawn at random, in a ring in which each has the next one's caption; to test what noise does.
+    """With `share` of them, drawn at random, in a ring where each has the next one's caption, to see what noise does.
 
-    Every pair then has the fact "wrong": 1 where it now has another caption than its own.
+    Every pair then has the fact "wrong": 1 where it has another caption than its own.
     """
     ring = np.random.default_rng(0).permutation(len(pairs))[: round(share * len(pairs))]
     said = dict(zip(ring.tolist(), np.roll(ring, -1).tolist(), strict=True))
@@ -87,10 +93,14 @@ def shuffled(pairs: list[Pair], share: float) -> list[Pair]:
     ]
 
 
-def members(pair: Pair) -> Members:
+def members(pair: Pair, concepts: str | None = None) -> Members:
+    """A picture's members; concepts.txt: NEVLP's concept-enhanced text, "dog, grass. Two dogs at play"."""
     extension = pair.image.suffix.lower().lstrip(".")
     facts = json.dumps({**pair.facts, "file": pair.image.name}, ensure_ascii=False)
-    return {extension: pair.image.read_bytes(), "txt": pair.caption.encode(), "json": facts.encode()}
+    found = {extension: pair.image.read_bytes(), "txt": pair.caption.encode(), "json": facts.encode()}
+    if concepts:
+        found["concepts.txt"] = f"{pair.facts[concepts]}. {pair.caption}".encode()
+    return found
 
 
 def from_folder(folder: Path) -> Iterator[Pair]:
@@ -159,6 +169,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--caption", default="caption", help="column of the caption (default caption)")
     add_wrong_argument(parser)
     parser.add_argument("--split-by", help="column whose values are never in both parts (default: the file name)")
+    parser.add_argument("--concepts", help="column of what is in the picture: concepts.txt has it before the caption")
     parser.add_argument("--skip-missing", action="store_true", help="leave out pictures that are not there")
 
 
@@ -188,4 +199,5 @@ def run(arguments: argparse.Namespace) -> str:
         workers=arguments.workers,
         skip_missing=arguments.skip_missing,
         wrong=arguments.wrong,
+        concepts=arguments.concepts,
     )
