@@ -3,15 +3,17 @@
     python -m tools.compare recipes/continual/rotation.yaml --variants base,modx,replay --seeds 0 1 2 --out runs/compare
 
 `base` is the recipe's file without a variant. Runs that finished in the folder are not trained again, broken-off ones
-go on. The table: measures of the last evaluation and, of runs in stages, of the last domains; mean ± sample standard
-deviation over seeds. It stands in FOLDER/compare.json too, with the value of every seed.
+go on. The table: measures of the last evaluation and, of runs in stages, of the last domains, and what weightings said
+last ("noise/auroc"); mean ± sample standard deviation over seeds. It stands in FOLDER/compare.json too, with the value
+of every seed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -98,26 +100,50 @@ def measured(recipe: Recipe) -> dict[str, float]:
     for measure, matrix in domains.get("matrix", {}).items():
         figures |= {f"{measure} of {domain}": value for domain, value in matrix[last.name].items()}
         figures |= {f"{measure}: {figure}": value for figure, value in domains["summary"][measure].items()}
-    return figures
+    return figures | weighed(recipe)
+
+
+def weighed(recipe: Recipe) -> dict[str, float]:
+    """{"weighting/figure": value} of a run's last step."""
+    path = Path(recipe.run.dir, "metrics.jsonl")
+    lines = path.read_text().splitlines() if recipe.weighting and path.exists() else []
+    terms = json.loads(lines[-1])["terms"].items() if lines else ()
+    return {name: value for name, value in terms if name.partition("/")[0] in recipe.weighting and value is not None}
 
 
 def train(words: list[str], log: Path, name: str) -> None:
     """One run in a process of its own, what it says in `log`. Raises RunFailed with the log's last lines."""
     began = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
-    with Console().status(name) as status, open(log, "w") as said:
-        child = subprocess.Popen([sys.executable, "-m", "distpre.train", *words], stdout=said, stderr=subprocess.STDOUT)
+    log.write_text("")
+    server = multiprocessing.get_context("forkserver")  # it has the libraries imported, which takes longer than forking
+    server.set_forkserver_preload(["distpre.train", "deepspeed", "open_clip", "sklearn.mixture"])
+    child = server.Process(target=run, args=(words, str(log)))
+    with Console().status(name) as status:
+        child.start()
         try:
-            while child.poll() is None:
-                time.sleep(0.3)
+            while child.is_alive():
+                child.join(0.3)
                 status.update(f"{name}: {''.join(log.read_text().splitlines()[-1:])}")
         except KeyboardInterrupt:
-            child.wait()  # it was interrupted too, finishes its step and commits
+            child.join()  # it was interrupted too, finishes its step and commits
             raise
-    if child.returncode:
+    if child.exitcode:
         tail = "\n".join(log.read_text().splitlines()[-5:])
-        raise RunFailed(f"{name} ended with {child.returncode}. {log} ends so:\n{tail}", "\nMend it and start again.")
+        raise RunFailed(f"{name} ended with {child.exitcode}. {log} ends so:\n{tail}", "\nMend it and start again.")
     print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def run(words: list[str], log: str) -> None:
+    """`python -m distpre.train WORDS`, in a child."""
+    from distpre.train import main
+
+    with open(log, "w") as said:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(said.fileno(), stream.fileno())
+    sys.argv = ["distpre.train", *words]
+    sys.exit(main())
 
 
 def table(found: Figures, patterns: Sequence[str]) -> str:

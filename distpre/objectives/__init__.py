@@ -10,6 +10,7 @@ CONTENTS = {
     "distance": "distpre.objectives.distance:Distance",  # to a teacher: LwF, DER, PAR
     "off_diagonal": "distpre.objectives.off_diagonal:OffDiagonal",  # Mod-X
     "rehearsal": "distpre.objectives.rehearsal:Rehearsal",  # COCONUT: positives and negatives of two models
+    "prototypes": "distpre.objectives.prototypes:Prototypes",  # of classes, with CAPro's gate of labels
     "hierarchical": "distpre.objectives.hierarchical:Hierarchical",  # time steps at every time scale (TS2Vec, COMET)
     "position": "distpre.objectives.position:Position",  # crops against the cells of their own volume (VoCo)
     "anchored": "distpre.objectives.anchored:Anchored",  # points against texts of their classes (CLIP2Scene)

@@ -13,7 +13,7 @@ from distpre.contrast.similarity import Dot, Similarity
 from distpre.contrast.targets import OwnPair, Targets
 from distpre.errors import RecipeError
 from distpre.objectives.distance import Among, chosen
-from distpre.runtime.group import total, world_size
+from distpre.runtime.group import gathered, total, world_size
 from distpre.schedule import Schedule
 from distpre.types import Step, TermResult
 
@@ -28,6 +28,7 @@ class PairContrast:
     samples that there are, all, the stage's own (current) or replayed ones. bank: more negatives for the rows. facts:
     {fact of the targets: view of the batch that holds it}; ids and what a weighting knows of the samples are facts
     already.
+    quality: a fact, a score for each sample: it counts exp(sharpness · score) among the global batch's (GenView).
     layout: "auto", "RxC" or "ring". A sample of weight 0, or without one of the two views, is neither positive nor
     negative and counts in no mean.
     """
@@ -50,9 +51,12 @@ class PairContrast:
         among: Among = "all",
         bank: Bank | None = None,
         facts: dict[str, str] | None = None,
+        quality: str | None = None,
+        sharpness: float = 1.0,
         layout: str = "auto",
     ):
         self.rows, self.columns, self.scaling = rows, columns, Scaling(scale, temperature)
+        self.quality, self.sharpness = quality, sharpness
         self.symmetric, self.bank, self.facts, self.among = symmetric, bank, facts or {}, among
         self.memories = {"bank": bank} if isinstance(bank, Queue) else {}
         self.asked = {"targets": targets, "similarity": similarity, "form": form, "within": within, "layout": layout}
@@ -76,8 +80,9 @@ class PairContrast:
             per_sample = (per_sample + self.loss(out.columns)) / 2
         weight = step.batch.weight * (rows.there() & columns.there())
         share = shared(weight)
+        counts = share if self.quality is None else shared(weighed(weight, rows.facts[self.quality], self.sharpness))
         return TermResult(
-            (share * per_sample).sum(),
+            (counts * per_sample).sum(),
             per_sample.detach(),
             {"scale": scale.detach().squeeze()} | figures(out, share, scale),
         )
@@ -109,6 +114,17 @@ def block(step: Step, view: str, facts: dict[str, str], among: Among = "all") ->
 def shared(weight: Tensor) -> Tensor:
     """(n,) what each sample counts: the mean over ranks of Σ share·x is the weighted mean over the global batch."""
     return weight * world_size() / total(weight.sum()).clamp(min=1e-12)
+
+
+def weighed(weight: Tensor, score: Tensor, sharpness: float) -> Tensor:
+    """(n,) weight · exp(sharpness · score), over the largest of the global batch so that nothing overflows.
+
+    `shared` makes of it 1/N of N exp(γ score_i) / Σ_j exp(γ score_j): GenView's weights (Li et al. 2024), which have
+    mean 1, over the global batch; in the released code over each GPU's.
+    """
+    log = (sharpness * score.detach()).to(weight).reshape(len(weight)).masked_fill(weight == 0, -torch.inf)
+    largest = gathered(log).amax().clamp(min=torch.finfo(log.dtype).min)
+    return weight * (log - largest).exp()
 
 
 def softmax_loss(inside: bool, positives_below: bool) -> Any:

@@ -71,7 +71,8 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
     for name, each in recipe.weighting.items():
         found += _named(each.keywords(), ("weighting", name, "of"), recipe.objective, "term")
         known = sources["train"].ids if "train" in sources else {}
-        found += _named(each.keywords(), ("weighting", name, "truth"), known, "id of data.train")
+        for key in ("truth", "id"):
+            found += _named(each.keywords(), ("weighting", name, key), known, "id of data.train")
     found.append((("data",), "train", sources, "source"))
     found += [(("data", "mixture", name), name, sources, "source") for name in recipe.data.mixture]
     for name, source in sources.items():
@@ -104,6 +105,8 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
             found += _named(keywords, (*at, key), embedded + taught, "view that a tower embeds")
         facts = keywords.get("facts") if isinstance(keywords.get("facts"), dict) else {}
         found += [((*at, "facts", fact), view, recipe.views, "view") for fact, view in facts.items()]
+        known = {**facts, **recipe.weighting, **ids}
+        found += _named(keywords, (*at, "quality"), known, "fact, weighting or id")
         found += _named(keywords, (*at, "scale"), recipe.scales, "scale")
         found += _named(keywords, (*at, "against"), recipe.teachers, "teacher")
         found += _named(keywords, (*at, "teacher"), recipe.teachers, "teacher")
@@ -113,7 +116,8 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
             found += _named(keywords, (*at, key), ids, f"id of data.{source}")
         for part, nested in keywords.items():
             if isinstance(nested, dict):
-                found += _named(nested, (*at, part, "id"), ids, f"id of data.{source}")
+                found += _named(nested, (*at, part, "id"), {**ids, **recipe.weighting}, f"id of data.{source}")
+                found += _named(nested, (*at, part, "amount"), known, "fact, weighting or id")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from distpre.contrast.primitive import HELD_BYTES
 from distpre.data.manifest import existing
 from distpre.data.shards import expand, stamp
 from distpre.errors import DataError, RecipeError
-from distpre.recipe import Recipe
+from distpre.recipe import Recipe, resolve
 from distpre.recipe.kinds import listed
 from distpre.recipe.stages import Stage, stages
 from distpre.runtime import build
@@ -56,6 +57,7 @@ def plan(recipe: Recipe) -> str:
         ("precision", f"{train.precision}, ZeRO stage {train.zero}"),
         ("memory a worker", _parts(memory)),
         *((("paper's hardware", _beside(said, sum(memory.values()))),) if (said := _hardware(recipe)) else ()),
+        *((f"weighting {name}", text) for name, text in _states(recipe)),
         ("moved a step", f"{_bytes(exchange)} of weights and gradients, 2 x {_bytes(embeddings)} of embeddings"),
         ("run folder", recipe.run.dir),
         *((f"stage {s.name}", _stage(s)) for s in stages(recipe) if s.name),
@@ -153,19 +155,37 @@ def layouts(recipe: Recipe, model: Model, node: int) -> dict[str, tuple[Plan, in
     return out
 
 
+def _states(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(name, what it remembers of each sample takes)"""
+    workers = recipe.launch.workers.max
+    samples = _samples(recipe) or 10**9
+    for name, component in recipe.weighting.items():
+        each = 4 * len(resolve.build(component, "weighting").columns)
+        held = f"{_bytes(each * samples / workers)} a worker in host memory"
+        yield name, f"{each} B a sample; of {samples:,} samples {held}"
+
+
 def _epochs(recipe: Recipe) -> str:
     """How often the training data is seen, where the shards' indexes are there to say how much that is."""
+    samples = _samples(recipe)
+    if samples is None:
+        return ""
+    if not samples:
+        return "; epochs unknown until the shards are indexed"
+    seen = recipe.train.steps * recipe.train.batch
+    return f" = {seen / samples:.2f} epochs of {samples:,} samples"
+
+
+def _samples(recipe: Recipe) -> int | None:
+    """Of data.train; 0 where indexes are missing, None where shards are."""
     try:
         shards = expand(recipe.data.sources["train"].shards)
         stamps = [stamp(shard) for shard in shards]
     except DataError:
-        return ""
+        return None
     entries = [existing(shard, at, set()) for shard, at in zip(shards, stamps, strict=True) if at is not None]
     counts = [entry.header.count for entry in entries if entry is not None]
-    if len(counts) < len(shards) or not sum(counts):
-        return "; epochs unknown until the shards are indexed"
-    seen = recipe.train.steps * recipe.train.batch
-    return f" = {seen / sum(counts):.2f} epochs of {sum(counts):,} samples"
+    return sum(counts) if len(counts) == len(shards) else 0
 
 
 def _count(module: nn.Module) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distpre.data.loader import Loader
-from distpre.errors import DistpreError
+from distpre.errors import DataError, DistpreError
 from distpre.objectives.objective import StepResult
 from distpre.recipe import Recipe
 from distpre.recipe.resolve import build
@@ -20,12 +20,17 @@ from distpre.weighting.state import SampleState
 class Remembered:
     """The recipe's `weighting`: {name: (weighting, its state over the loader's source)}. A stage begins with none.
 
-    What a weighting has to show is drawn into the run folder, weighting/NAME-epoch-N.png.
+    What a weighting has to show is drawn into the run folder, weighting/NAME-epoch-N.png. Raises DataError for a source
+    of fewer samples than a weighting needs.
     """
 
     def __init__(self, recipe: Recipe, loader: Loader, note: Callable[[str], None]):
         made = {name: build(component, "weighting") for name, component in recipe.weighting.items()}
         size, digest = len(loader.source), loader.source.digest if made else ""
+        for name, each in made.items():
+            if size < (fewest := getattr(each, "fewest", 0)):
+                what = f"weighting.{name}: {recipe.weighting[name].name} needs at least {fewest} samples"
+                raise DataError(f"{what}; data.train has {size}.", "Give it more shards, or leave the weighting out.")
         self.parts = {name: (each, SampleState(size, each.columns, digest)) for name, each in made.items()}
         self.loader, self.seed, self.note = loader, recipe.seed, note
         self.pictures: Path | None = Path(recipe.run.dir, "weighting") if rank() == 0 else None

@@ -3,6 +3,7 @@ not at hand: NLIP's recipe, arXiv 2212.07086, of a warm-up, a mixture of two Gau
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distpre.errors import RecipeError
 from distpre.runtime.group import device, from_rank_zero, rank, total
 from distpre.types import Batch
 from distpre.weighting.histogram import BINS, Histogram
 from distpre.weighting.state import SampleState
 
-LOSS, NOISE = "loss", "noise"
+LOSS, NOISE, TRUTH = "loss", "noise", "truth"
 FEWEST = 100  # losses that a fit needs
 LIGHTEST = 0.01  # a component's weight, below which the fit says nothing
 
@@ -86,12 +88,17 @@ class GmmNoise:
     of: the term whose per-sample losses are kept (un-smoothed ones: a term that ε smooths reports its plain loss).
     warm_up: epochs in which ε is 0; after each later one two Gaussians are fitted to the losses (at most `most` of
     them, on rank 0; six numbers travel) and ε <- momentum · ε + (1 - momentum) · posterior. A degenerate fit gives 0.
+    truth: an id that is 1 for a wrong pair and 0 for a right one, where that is known: the figure `auroc` then says how
+    well ε tells them apart. Training sees nothing of it.
     """
 
-    columns = (LOSS, NOISE)
+    fewest = FEWEST
 
-    def __init__(self, of: str, warm_up: int = 1, momentum: float = 0.0, most: int = 200_000):
-        self.of, self.warm_up, self.momentum, self.most = of, warm_up, momentum, most
+    def __init__(self, of: str, warm_up: int = 1, momentum: float = 0.0, most: int = 200_000, truth: str | None = None):
+        if most < FEWEST:
+            raise RecipeError(f"gmm_noise.most {most}: a fit needs at least {FEWEST} losses.", "Raise it.")
+        self.of, self.warm_up, self.momentum, self.most, self.truth = of, warm_up, momentum, most, truth
+        self.columns = (LOSS, NOISE) if truth is None else (LOSS, NOISE, TRUTH)
 
     def weigh(self, state: SampleState, batch: Batch) -> Tensor:
         """ε of this rank's samples, 0 where nothing is known yet."""
@@ -101,6 +108,8 @@ class GmmNoise:
         """Keeps the losses of the samples that were read."""
         real = batch.weight > 0
         state.write(LOSS, batch.ordinal[real], losses.detach()[real.to(losses.device)])
+        if self.truth is not None:
+            state.write(TRUTH, batch.ordinal[real], batch.ids[self.truth][real])
 
     def end_epoch(self, state: SampleState, epoch: int, seed: int) -> tuple[dict[str, float], Histogram | None]:
         """Fits anew after `epoch` whole epochs; returns figures to log, and losses and fit; every rank calls it."""
@@ -118,7 +127,21 @@ class GmmNoise:
             for name in ("means", "deviations", "weights"):
                 low, high = getattr(found, name)
                 figures |= {f"{name}_low": low, f"{name}_high": high}
+        if self.truth is not None:
+            figures["auroc"] = auroc(*state.sampled((NOISE, TRUTH), self.most).unbind(1))
         return figures, seen(sample, found)
+
+
+def auroc(amount: Tensor, truth: Tensor) -> float:
+    """The chance that a sample of truth 1 has more than one of truth 0, equal ones counting half; NaN of one kind.
+
+    amount, truth: (n,). By the rank sum of Mann & Whitney (1947).
+    """
+    values, place, count = amount.unique(return_inverse=True, return_counts=True)
+    ranks = (count.cumsum(0).double() - (count - 1) / 2)[place]
+    wrong = truth > 0
+    n, m = int(wrong.sum()), int((~wrong).sum())
+    return (ranks[wrong].sum().item() - n * (n + 1) / 2) / (n * m) if n and m else math.nan
 
 
 def seen(losses: NDArray, found: Fit | None) -> Histogram | None:

@@ -28,17 +28,24 @@ class SampleState:
         """This rank's part, (n_r,), to read and to write."""
         return self.values[:, self.columns.index(name)]
 
-    def sampled(self, name: str, most: int) -> Tensor:
-        """The column's finite values over all ranks, on each: of every sample, or every step-th, at most `most`."""
+    def sampled(self, names: str | tuple[str, ...], most: int) -> Tensor:
+        """The column's values over all ranks, on each (m,), or several columns' (m, k): of every sample, or of every
+        step-th, at most `most`, and of those whose values are all finite.
+        """
         step = max(1, -(-self.size // most))  # the order on the disk is no order of value
-        values = gathered(self.column(name)[-self.first % step :: step].to(device())).cpu()
-        return values[values.isfinite()]
+        mine = self.values[-self.first % step :: step, self._places(names)]
+        values = gathered(mine.to(device())).cpu()
+        values = values[values.isfinite().all(1)]
+        return values.squeeze(1) if isinstance(names, str) else values
+
+    def _places(self, names: str | tuple[str, ...]) -> list[int]:
+        return [self.columns.index(name) for name in ((names,) if isinstance(names, str) else names)]
 
     def write(self, names: str | tuple[str, ...], ordinals: Tensor, values: Tensor) -> None:
         """Values (b,) of this rank's samples, or (b, several names), go to their owners; every rank calls it, any b."""
         where, what = gathered(ordinals).cpu(), gathered(values.to(ordinals.device, torch.float32)).cpu()
         mine = (where >= self.first) & (where < self.end)
-        columns = [self.columns.index(name) for name in ((names,) if isinstance(names, str) else names)]
+        columns = self._places(names)
         self.values[(where[mine] - self.first)[:, None], torch.tensor(columns)] = what[mine].reshape(-1, len(columns))
 
     def read(self, ordinals: Tensor) -> Tensor:
@@ -64,11 +71,17 @@ class SampleState:
         for path in files:
             with safe_open(path, "pt") as part:
                 facts = part.metadata()
-                if (facts["digest"], facts["columns"]) != (self.digest, ",".join(self.columns)):
+                if facts["digest"] != self.digest:
                     raise CheckpointError(
                         f"{path}: holds {facts['columns']} of the samples of another source ({facts['digest']}, this "
                         f"run has {self.digest}).",
                         "Restore the shards, or train in a new run.dir.",
+                    )
+                if facts["columns"] != ",".join(self.columns):
+                    kept = ", ".join(self.columns)
+                    raise CheckpointError(
+                        f"{path}: holds {facts['columns']} of each sample, the recipe's weighting {kept}.",
+                        "Go on with the weighting that the run began with, or train in a new run.dir.",
                     )
                 stored, start = part.get_slice("values"), int(facts["first"])
                 low, high = max(self.first, start), min(self.end, start + stored.get_shape()[0])

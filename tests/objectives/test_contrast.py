@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from distpre.contrast.banks import HardMixing, Queue
 from distpre.contrast.targets import LabelSimilarity, OtherView, SameId
 from distpre.errors import RecipeError
-from distpre.objectives.contrast import PairContrast
+from distpre.objectives.contrast import PairContrast, weighed
 from distpre.objectives.global_contrastive import GlobalContrastive
 from distpre.objectives.in_modal import InModal
 from distpre.schedule import Constant
-from tests.objectives.steps import assert_same_at_any_world, gradients, step
+from tests.objectives.steps import assert_same_at_any_world, gradients, shared_out, step
+from tests.ranks import ranks
 
 
 def queued():
@@ -36,6 +37,7 @@ TERMS = {
     "copys_keys": partial(
         PairContrast, "a", "old.b", temperature=Constant(0.04), targets=SameId("class"), symmetric=False
     ),
+    "quality": partial(PairContrast, "a", "b", scale="s", facts={"good": "half"}, quality="good", sharpness=1.5),
     "queue": queued,
     "mochi": mixing,
     "sogclr": partial(GlobalContrastive, "a", "b", "u", Constant(0.3), temperature=Constant(0.2)),
@@ -76,6 +78,35 @@ def test_replayed_samples_are_in_no_contrast_among_current_ones():
     for view in "ab":
         s.batch.present[view] &= own
     assert loss == TERMS["clip"]()(s).loss and loss > 0
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_quality_weighs_losses_with_mean_1_over_the_global_batch(world):
+    s, n = step(11, ["a", "b", "c"]), 11
+    at = there(s, "a", "b")
+    logits = s.scales["s"] * s.student["a"].vector @ s.student["b"].vector.T
+    mask_rows, mask_columns = s.batch.present_in("a"), s.batch.present_in("b")
+    own = torch.arange(n)
+    rows = F.cross_entropy(logits.masked_fill(~mask_columns, -torch.inf), own, reduction="none")
+    columns = F.cross_entropy(logits.T.masked_fill(~mask_rows, -torch.inf), own, reduction="none")
+    score = 1.5 * s.batch.views["half"][at].double()
+    w = at.sum() * score.exp() / score.exp().sum()
+    assert w.mean() == pytest.approx(1) and w.max() / w.min() == pytest.approx(4.4817, rel=1e-4)
+    dense = (w * (rows + columns)[at] / 2).mean()
+    leaves = [s.student["a"].vector, s.student["b"].vector, s.scales["s"]]
+    wanted = [dense.detach(), *torch.autograd.grad(dense, leaves)]
+    every = ranks(world).run(shared_out, TERMS["quality"], n, ["a", "b", "c"])
+    mean = sum(r[0]["loss"] for r in every) / world, sum(r[0]["scale"] for r in every) / world
+    vectors = [torch.cat([r[0][view] for r in every]) / world for view in "ab"]
+    torch.testing.assert_close([mean[0], *vectors, mean[1]], wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_large_scores_do_not_overflow_and_equal_ones_change_nothing():
+    weight, score = torch.tensor([1.0, 1, 0, 1]), torch.tensor([900.0, 899, 5000, 900])
+    w = weighed(weight, score, 1.0)
+    torch.testing.assert_close(w, torch.tensor([1, 0.36788, 0, 1]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(weighed(weight, torch.full((4,), -7.0), 3.0), weight)
 
 
 def test_nt_xent_by_its_formula():

@@ -56,6 +56,16 @@ IN_THE_FILE = {
         "match.scale: there is no scale 'logits'. .*'logit'",
     ),
     "term's fact": ("scale: logit,", "scale: logit, facts: {x: y},", "match.facts.x: there is no view 'y'. There is"),
+    "term's quality": (
+        "scale: logit,",
+        "scale: logit, quality: good,",
+        "match.quality: there is no fact, weighting or",
+    ),
+    "targets' amount": (
+        "{name: same_id, id: caption}",
+        "{name: smoothed, amount: noise}",
+        "match.targets.amount: there is no fact, weighting or id 'noise'. There is caption",
+    ),
     "term's id": (
         "id: caption}}",
         "id: captoin}}",

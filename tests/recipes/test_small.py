@@ -22,6 +22,14 @@ def shard_emoji(shared_data: Path, folder: Path) -> None:
     write(list(pairs(source)), folder / "runs/data/emoji", split_by="base", share=0.15, shard_samples=400)
 
 
+def shard_wrong_emoji(shared_data: Path, folder: Path) -> None:
+    from tools.shard.emoji import pairs
+    from tools.shard.image_text import write
+
+    every, out = list(pairs(shared_data / "emoji_noto")), folder / "runs/data/emoji-wrong-40"
+    write(every, out, split_by="base", share=0.15, shard_samples=400, wrong=0.4)
+
+
 def shard_ecg(shared_data: Path, folder: Path) -> None:
     from tools.shard.recordings import Columns
     from tools.shard.signals import Making, write
@@ -81,6 +89,7 @@ SHARDS = {
     "recipes/biosignals/comet.yaml": shard_windows,
     "recipes/biosignals/motion.yaml": shard_motion,
     "recipes/robust/fastclip.yaml": shard_emoji,
+    "recipes/robust/nevlp_emoji.yaml": shard_wrong_emoji,
     "recipes/shapes/names.yaml": shard_shapes,
     "recipes/volumes/voco.yaml": shard_hippocampus,
 }

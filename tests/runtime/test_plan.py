@@ -121,3 +121,9 @@ def test_memory_is_told_beside_the_papers_hardware():
     assert "paper's hardware" not in figures()
     with pytest.raises(RecipeError, match="paper.hardware"):
         figures("paper={title: it, hardware: many GPUs}")
+
+
+def test_a_sample_state_is_sized_for_a_thousand_million_samples_where_shards_say_no_number():
+    keys = ["weighting={noise: {name: gmm_noise, of: match}}", "launch.workers=64", "train.batch=64"]
+    said = figures(*keys, "data.train.shards=nowhere/a.tar")["weighting noise"]
+    assert said == f"8 B a sample; of 1,000,000,000 samples {8e9 / 64 / 2**20:.1f} MiB a worker in host memory"

@@ -59,3 +59,18 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path, trained, capsys):
     assert "base-0/recipe.yaml is another recipe" in capsys.readouterr().err
     assert compare.main(words(tmp_path, "--measures", "nosuch")) == 2
     assert "There are: retrieval x->y R@1; retrieval x->y R@1 of a;" in capsys.readouterr().err
+
+
+def test_what_a_weighting_said_last_stands_beside_the_measures(tmp_path):
+    recipe = load("recipes/robust/nevlp.yaml", [f"run.dir={tmp_path}"])
+    said = [{"terms": {"match/loss": 1.0, "noise/auroc": a, "noise/means_low": None}} for a in (0.5, 0.9)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
+    assert compare.weighed(recipe) == {"noise/auroc": 0.9}
+    assert compare.weighed(load(RECIPE, [f"run.dir={tmp_path}"])) == {}
+
+
+def test_a_training_that_ends_badly_is_told_with_the_end_of_its_log(tmp_path, capfd):
+    words = [RECIPE, "data.prepare=null", f"data.train.shards={tmp_path}/nosuch.tar", f"run.dir={tmp_path}/run"]
+    with pytest.raises(compare.RunFailed, match=r"base-0 ended with 2.*nosuch.tar"):
+        compare.train(words, tmp_path / "a" / "base-0.log", "base-0")
+    assert "nosuch" in (tmp_path / "a" / "base-0.log").read_text() and "nosuch" not in capfd.readouterr().err

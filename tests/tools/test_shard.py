@@ -223,6 +223,30 @@ def test_a_split_by_a_column_keeps_its_values_together(table, tmp_path):
     assert people["train"] | people["test"] == {f"p{i}" for i in range(10)}
 
 
+def test_a_share_of_training_captions_is_anothers_and_says_so(table, tmp_path):
+    pairs = list(image_text.from_table(table, "file", "title"))
+    mixed = image_text.shuffled(pairs, 0.4)
+    wrong = [pair.facts["wrong"] == 1 for pair in mixed]
+    said, before = (sorted(pair.caption for pair in its) for its in (mixed, pairs))
+    assert sum(wrong) == round(0.4 * len(pairs)) and said == before
+    assert [a.caption != b.caption for a, b in zip(mixed, pairs, strict=True)] == wrong
+    columns = ("--image", "file", "--caption", "title")
+    done = _shard("image-text", table, "--out", tmp_path / "o", *columns, "--wrong", "0.4")
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(s["json"])["wrong"] for s in _samples(*sorted((tmp_path / "o").glob("train-*.tar")))]
+    assert sum(told) == sum(wrong)
+
+
+def test_concepts_stand_before_the_caption_in_a_member_of_their_own(table, tmp_path):
+    pairs = list(image_text.from_table(table, "file", "title"))
+    image_text.write(pairs, tmp_path / "out", concepts="who")
+    for s, pair in zip(_samples(*sorted((tmp_path / "out").glob("train-*.tar"))), pairs, strict=True):
+        assert s["txt"].decode() == pair.caption
+        assert s["concepts.txt"].decode() == f"{pair.facts['who']}. {pair.caption}"
+    with pytest.raises(DataError, match="no column 'nouns' to put in front of captions. There is .*who"):
+        image_text.write(pairs, tmp_path / "other", concepts="nouns")
+
+
 def test_a_folder_of_pictures_and_texts_keeps_bytes_and_captions(tmp_path):
     for name in ("b", "sub/a"):
         _png(tmp_path / "in" / f"{name}.png", len(name)).with_suffix(".txt").write_text(f"caption of {name}\n")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from distpre.errors import RecipeError
 from distpre.types import Batch
-from distpre.weighting.noise import GmmNoise, fit
+from distpre.weighting.noise import GmmNoise, auroc, fit
 from distpre.weighting.state import SampleState
 
 
@@ -37,16 +38,18 @@ def test_losses_that_say_nothing_make_nobody_suspect(x):
 
 def test_epsilon_is_zero_through_the_warm_up_and_a_mean_over_epochs_after():
     x, wrong = losses(0.4)
-    state, noise = SampleState(len(x), GmmNoise.columns, ""), GmmNoise("match", warm_up=2, momentum=0.75)
+    noise = GmmNoise("match", warm_up=2, momentum=0.75, truth="wrong")
+    state = SampleState(len(x), noise.columns, "")
     weight = torch.ones(len(x))
     weight[7] = 0
-    batch = Batch({}, {}, torch.arange(len(x)), weight)
+    batch = Batch({}, {"wrong": torch.from_numpy(wrong).long()}, torch.arange(len(x)), weight)
     noise.observe(state, batch, torch.from_numpy(x))
     assert state.column("loss")[7].isnan() and torch.equal(state.column("loss")[8:], torch.from_numpy(x)[8:])
     assert noise.end_epoch(state, 1, 0) == ({}, None) and noise.weigh(state, batch).abs().max() == 0
     figures, seen = noise.end_epoch(state, 2, 0)
     first = noise.weigh(state, batch)
     assert figures["weights_high"] == pytest.approx(0.4, abs=0.03) and figures["degenerate"] == 0
+    assert 0.98 < figures["auroc"] < 1
     assert first[wrong].mean() == pytest.approx(0.25, abs=0.01) and first[7] == 0
     assert seen.counts.sum() == len(x) - 1
     right, wrong_ones = seen.curves.values()  # the fit, on the scale of the bars
@@ -54,3 +57,35 @@ def test_epsilon_is_zero_through_the_warm_up_and_a_mean_over_epochs_after():
     assert np.abs(right + wrong_ones - seen.counts).sum() < 0.15 * len(x)
     noise.end_epoch(state, 3, 0)
     torch.testing.assert_close(noise.weigh(state, batch), first * 1.75)
+
+
+def test_auroc_is_scikit_learns_also_with_ties_and_says_nothing_of_one_kind():
+    from sklearn.metrics import roc_auc_score
+
+    g = torch.Generator().manual_seed(0)
+    truth = (torch.rand(300, generator=g) < 0.3).float()
+    amount = (truth + torch.randn(300, generator=g)).round(decimals=0)
+    assert auroc(amount, truth) == pytest.approx(roc_auc_score(truth, amount))
+    assert auroc(torch.zeros(300), truth) == 0.5
+    assert np.isnan(auroc(amount, torch.zeros(300)))
+
+
+def test_a_fit_of_too_few_losses_is_refused_before_training():
+    from distpre.errors import DataError
+    from distpre.recipe import load
+    from distpre.runtime.remembered import Remembered
+
+    class Few:
+        digest = ""
+
+        def __len__(self) -> int:
+            return 99
+
+    class Loader:
+        source = Few()
+
+    recipe = load("recipes/robust/nevlp.yaml", ["launch.workers=1"])
+    with pytest.raises(DataError, match="weighting.noise: gmm_noise needs at least 100 samples; data.train has 99"):
+        Remembered(recipe, Loader(), print)
+    with pytest.raises(RecipeError, match="gmm_noise.most 50: a fit needs at least 100"):
+        GmmNoise("plain", most=50)

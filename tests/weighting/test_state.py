@@ -63,6 +63,8 @@ def test_a_state_of_other_shards_or_a_lost_part_is_refused(tmp_path):
     save_file({"values": tensors["values"][:6].clone()}, tmp_path / "part", facts)
     with pytest.raises(CheckpointError, match="of another source .a, this run has b"):
         SampleState(10, ("loss",), "b").load([tmp_path / "part"])
+    with pytest.raises(CheckpointError, match="part: holds loss of each sample, the recipe's weighting loss, noise."):
+        SampleState(10, ("loss", "noise"), "a").load([tmp_path / "part"])
     with pytest.raises(CheckpointError, match="4 samples are in no part"):
         SampleState(10, ("loss",), "a").load([tmp_path / "part"])
 

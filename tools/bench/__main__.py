@@ -9,6 +9,7 @@ BENCHES = {
     "commit": "tools.bench.commit",
     "contrast": "tools.bench.contrast",
     "loader": "tools.bench.loader",
+    "state": "tools.bench.state",
     "teacher": "tools.bench.teacher",
 }
 

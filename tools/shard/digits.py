@@ -31,12 +31,13 @@ TEMPLATES = (
 def write(
     out: str, held_out: float = 0.2, shards: int = 4, seed: int = 0, wrong: float = 0.0, copies: int = 1, side: int = 8
 ) -> str:
-    """OUT/train-000.tar ... and OUT/test-000.tar with members png, txt and json {"digit": 7, "wrong": 0}; a summary.
+    """OUT/train-000.tar ... and OUT/test-000.tar with members png, txt and json {"digit": 7, "said": 7, "wrong": 0}; a
+    summary.
 
     held_out: share of the scans, drawn at random, that goes into the test part. wrong: share of the training scans
-    whose caption names another digit, drawn at random; json "digit" stays true and "wrong" is 1. copies: each training
-    scan so many times, with a caption drawn for each, all but the first shifted by up to an eighth of the side; the
-    copies of a scan stand apart, in one shard after another. side: of the pictures, in pixels.
+    whose caption names another digit, drawn at random; json "said" is that one, "digit" stays true, "wrong" is 1.
+    copies: each training scan so many times, with a caption drawn for each, all but the first shifted by up to an
+    eighth of the side; the copies of a scan stand apart, in one shard after another. side: of the pictures, in pixels.
     """
     scans, labels = digits()
     rng = np.random.default_rng(seed)
@@ -91,21 +92,60 @@ def poisoned(
         return poison(f"{folder}/train-{{000..003}}.tar", out, **asked, captions=captions, share=share)
 
 
-def picture(scan: np.ndarray, side: int) -> np.ndarray:
+def picture(scan: np.ndarray, side: int = 8) -> np.ndarray:
     """(64,) of 0 to 16 -> (side, side) of 0 to 255."""
     pixels = np.round(scan.reshape(8, 8) * 255 / 16).astype(np.uint8)
     return Resize(side)(pixels, np.random.default_rng())
 
 
 def members(row: Row) -> Members:
+    pixels, digit, said, template = row
+    caption = TEMPLATES[template].format(WORDS[said])
+    facts = json.dumps({"digit": digit, "said": said, "wrong": int(said != digit)})
+    return {"png": _png(pixels), "txt": caption.encode(), "json": facts.encode()}
+
+
+def generated(
+    out: str, bad: float = 0.3, noise: float = 0.5, held_out: float = 0.75, shards: int = 4, seed: int = 0
+) -> str:
+    """Scans with a "generated" view each, as GenView's shards have: {image.png, view.png, score.npy, json}.
+
+    The view is another scan of the part, of the same digit; of a share `bad` of the training scans, of another digit. A
+    stand-in for a generative model, as the score is for its judge: 1 of a good view and -1 of a bad one, plus Gaussian
+    noise of that deviation. json {"digit": 7, "bad": 0, "scan": 12}.
+    """
+    scans, labels = digits()
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(scans))
+    test = round(len(order) * held_out)
+    for split, part, share in (("test", order[:test], 0.0), ("train", order[test:], bad)):
+        off = np.zeros(len(part), int)
+        off[rng.permutation(len(part))[: round(share * len(part))]] = 1
+        shown = (labels[part] + off * rng.integers(1, 10, size=len(part))) % 10
+        views = [rng.choice(part[(labels[part] == digit) & (part != i)]) for i, digit in zip(part, shown, strict=True)]
+        scores = 1.0 - 2.0 * off + noise * rng.standard_normal(len(part))
+        columns = zip(part, views, scores, off, strict=True)
+        rows = [(scans[i], scans[j], float(score), int(labels[i]), int(b), int(i)) for i, j, score, b in columns]
+        each = len(rows) if split == "test" else -(-len(rows) // shards)
+        write_shards(out, split, rows, pair_members, shard_samples=max(1, each))
+    return f"wrote {len(order) - test} scans with a view each for training and {test} held out, as tars in {out}"
+
+
+def pair_members(row: tuple[np.ndarray, np.ndarray, float, int, int, int]) -> Members:
+    scan, view, score, digit, bad, number = row
+    value = io.BytesIO()
+    np.save(value, np.float32(score))
+    facts = json.dumps({"digit": digit, "bad": bad, "scan": number}).encode()
+    pictures = {"image.png": _png(picture(scan)), "view.png": _png(picture(view))}
+    return {**pictures, "score.npy": value.getvalue(), "json": facts}
+
+
+def _png(pixels: np.ndarray) -> bytes:
     from PIL import Image
 
-    pixels, digit, said, template = row
     png = io.BytesIO()
     Image.fromarray(pixels).save(png, "png")
-    caption = TEMPLATES[template].format(WORDS[said])
-    facts = json.dumps({"digit": digit, "wrong": int(said != digit)})
-    return {"png": png.getvalue(), "txt": caption.encode(), "json": facts.encode()}
+    return png.getvalue()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distpre.errors import DataError
-from tools.shard.image_text import Pair, add_writing_arguments, write
+from tools.shard.image_text import Pair, add_writing_arguments, add_wrong_argument, write
 from tools.shard.writer import counted
 
 SKIN_TONES = {f"1f3f{digit}" for digit in "bcdef"}
@@ -49,6 +49,7 @@ def _json(source: Path, name: str) -> dict:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="the folder of images and JSON files")
     add_writing_arguments(parser)
+    add_wrong_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -60,4 +61,5 @@ def run(arguments: argparse.Namespace) -> str:
         share=arguments.held_out,
         shard_samples=arguments.shard_samples,
         workers=arguments.workers,
+        wrong=arguments.wrong,
     )

@@ -13,8 +13,11 @@ import difflib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from distpre.errors import DataError
 from tools.shard import spread
@@ -43,35 +46,61 @@ def write(
     shard_samples: int = 1000,
     workers: Workers = 1,
     skip_missing: bool = False,
+    wrong: float = 0.0,
+    concepts: str | None = None,
 ) -> str:
     """Writes train-*.tar and, for share > 0, test-*.tar of the held-out share; returns a summary line.
 
-    split_by: the fact whose values are never in both parts. Raises DataError for pictures that are not there (unless
-    skip_missing) and pairs without that fact, before anything is written.
+    wrong: share of the training pairs that are given the caption of another of them (`shuffled`). concepts: the fact
+    that lists what is in the picture; the member concepts.txt is then that in front of the caption. split_by: the fact
+    whose values are never in both parts. Raises DataError for pictures that are not there (unless skip_missing) and
+    pairs without those facts, before anything is written.
     """
-    if split_by and (without := [pair for pair in pairs if split_by not in pair.facts]):
-        raise DataError(
-            f"{without[0].image}: no column {split_by!r} to split by.",
-            f"There is {', '.join(without[0].facts) or 'none'}.",
-        )
+    for column, to in ((split_by, "split by"), (concepts, "put in front of captions")):
+        if column and (without := [pair for pair in pairs if column not in pair.facts]):
+            raise DataError(
+                f"{without[0].image}: no column {column!r} to {to}.",
+                f"There is {', '.join(without[0].facts) or 'none'}.",
+            )
     missing = [pair.image for pair in pairs if not pair.image.is_file()]
     if missing and not skip_missing:
         listed = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
         raise DataError(f"{len(missing)} pictures are missing: {listed}.", "Mend the paths, or give --skip-missing.")
     there = [pair for pair in pairs if pair.image.is_file()]
     parts = divided(there, lambda pair: str(pair.facts[split_by] if split_by else pair.image.name), share)
+    if wrong:
+        parts["train"] = shuffled(parts["train"], wrong)
     ids = {f"json.{split_by}"} if split_by else set()
+    asked = {"shard_samples": shard_samples, "workers": workers, "ids": ids}
     for split, chosen in parts.items():
         if chosen:
-            write_shards(out, split, chosen, members, shard_samples=shard_samples, workers=workers, ids=ids)
+            write_shards(out, split, chosen, partial(members, concepts=concepts), **asked)
     left = f"; {len(missing)} missing pictures left out" if missing else ""
     return f"wrote {len(parts['train'])} pairs for training and {len(parts['test'])} held out, as tars in {out}{left}"
 
 
-def members(pair: Pair) -> Members:
+def shuffled(pairs: list[Pair], share: float) -> list[Pair]:
+    """With `share` of them, drawn at random, in a ring where each has the next one's caption, to see what noise does.
+
+    Every pair then has the fact "wrong": 1 where it has another caption than its own.
+    """
+    ring = np.random.default_rng(0).permutation(len(pairs))[: round(share * len(pairs))]
+    said = dict(zip(ring.tolist(), np.roll(ring, -1).tolist(), strict=True))
+    captions = [pairs[said.get(i, i)].caption for i in range(len(pairs))]
+    return [
+        Pair(pair.image, caption, {**pair.facts, "wrong": int(caption != pair.caption)})
+        for pair, caption in zip(pairs, captions, strict=True)
+    ]
+
+
+def members(pair: Pair, concepts: str | None = None) -> Members:
+    """A picture's members; concepts.txt: NEVLP's concept-enhanced text, "dog, grass. Two dogs at play"."""
     extension = pair.image.suffix.lower().lstrip(".")
     facts = json.dumps({**pair.facts, "file": pair.image.name}, ensure_ascii=False)
-    return {extension: pair.image.read_bytes(), "txt": pair.caption.encode(), "json": facts.encode()}
+    found = {extension: pair.image.read_bytes(), "txt": pair.caption.encode(), "json": facts.encode()}
+    if concepts:
+        found["concepts.txt"] = f"{pair.facts[concepts]}. {pair.caption}".encode()
+    return found
 
 
 def from_folder(folder: Path) -> Iterator[Pair]:
@@ -138,7 +167,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_writing_arguments(parser)
     parser.add_argument("--image", default="image", help="column of the path (default image)")
     parser.add_argument("--caption", default="caption", help="column of the caption (default caption)")
+    add_wrong_argument(parser)
     parser.add_argument("--split-by", help="column whose values are never in both parts (default: the file name)")
+    parser.add_argument("--concepts", help="column of what is in the picture: concepts.txt has it before the caption")
     parser.add_argument("--skip-missing", action="store_true", help="leave out pictures that are not there")
 
 
@@ -147,6 +178,10 @@ def add_writing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--held-out", type=float, default=0.0, help="share for test-*.tar (default 0)")
     parser.add_argument("--shard-samples", type=int, default=1000, help="samples of a shard (default 1000)")
     spread.add_argument(parser)
+
+
+def add_wrong_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--wrong", type=float, default=0.0, help="share of training pairs that get another's caption")
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -163,4 +198,6 @@ def run(arguments: argparse.Namespace) -> str:
         shard_samples=arguments.shard_samples,
         workers=arguments.workers,
         skip_missing=arguments.skip_missing,
+        wrong=arguments.wrong,
+        concepts=arguments.concepts,
     )
