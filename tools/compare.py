@@ -11,21 +11,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from distpre.errors import DistpreError, RecipeError
 from distpre.recipe import Recipe, load
 from distpre.recipe.stages import stages
 
+LIBRARIES = ("deepspeed", "open_clip", "timm", "transformers.models.bert", "matplotlib.figure")
 Figures = dict[str, dict[str, list[float]]]  # {variant: {measure: a value a seed}}
 
 
@@ -105,19 +109,40 @@ def train(words: list[str], log: Path, name: str) -> None:
     """One run in a process of its own, what it says in `log`. Raises RunFailed with the log's last lines."""
     began = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
-    with Console().status(name) as status, open(log, "w") as said:
-        child = subprocess.Popen([sys.executable, "-m", "distpre.train", *words], stdout=said, stderr=subprocess.STDOUT)
+    log.write_text("")
+    child = forking().Process(target=trained, args=(words, log))
+    with Console().status(name) as status:
+        child.start()
         try:
-            while child.poll() is None:
-                time.sleep(0.3)
+            while child.is_alive():
+                child.join(0.3)
                 status.update(f"{name}: {''.join(log.read_text().splitlines()[-1:])}")
         except KeyboardInterrupt:
-            child.wait()  # it was interrupted too, finishes its step and commits
+            child.join()  # it was interrupted too, finishes its step and commits
             raise
-    if child.returncode:
+    if child.exitcode:
         tail = "\n".join(log.read_text().splitlines()[-5:])
-        raise RunFailed(f"{name} ended with {child.returncode}. {log} ends so:\n{tail}", "\nMend it and start again.")
+        raise RunFailed(f"{name} ended with {child.exitcode}. {log} ends so:\n{tail}", "\nMend it and start again.")
     print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+@cache
+def forking() -> multiprocessing.context.BaseContext:
+    """Processes out of one that has imported the libraries, which takes longer than a small run; CUDA forbids that."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([] if torch.cuda.is_available() else ["distpre.train", *LIBRARIES])
+    return context
+
+
+def trained(words: list[str], log: Path) -> None:
+    """`python -m distpre.train` in this process, stdout and stderr into the file."""
+    from distpre.train import main
+
+    with open(log, "w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+    sys.argv = ["distpre.train", *words]
+    sys.exit(main())
 
 
 def table(found: Figures, patterns: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from distpre.errors import RecipeError
 from distpre.recipe.resolve import build
 from distpre.recipe.schema import Component
 from distpre.views import CONTENTS, TOKENIZERS
-from distpre.views.text import Eda, OneOf, OpenClipTokenizer, Tokenize, TransformersTokenizer
+from distpre.views.text import Eda, NgramTokenizer, OneOf, OpenClipTokenizer, Tokenize, TransformersTokenizer
 
 
 @pytest.fixture
@@ -96,3 +96,15 @@ def test_eda_does_one_of_four_things_to_the_words_and_reaches_all(rng):
     assert seen == {"replace", "insert", "delete", "swap"}
     assert op("seven", rng) == "seven" and Eda()("a b", np.random.default_rng(1)).split() != ["a", "b", "b"]
     assert all(Eda(share=1.0)("a b c", np.random.default_rng(i)) for i in range(20))  # a word is left
+
+
+def test_ngrams_are_words_and_their_parts_in_any_language():
+    def ids(text: str, **more: int) -> list[int]:
+        return NgramTokenizer(**{"buckets": 10**6, "context_length": 99} | more)(text).tolist()
+
+    assert len(ids("cat")) == 4  # cat, <ca, cat, at>: the word and the n-gram "cat" are one
+    assert ids("cat")[0] == ids("cat")[2] and ids("Cat!") == ids("cat") and ids("a cat") == ids("a") + ids("cat")
+    assert set(ids("東京都")) & set(ids("東京都庁")) and not set(ids("cat")) & set(ids("dog"))
+    assert ids("cat cat", context_length=5) == (ids("cat") * 2)[:5] and ids("?!") == [0] == ids("")
+    assert all(1 <= i <= 7 for i in ids("a long sentence with words", buckets=7))
+    assert ids("seven")[0] == 1 + 2522131820 % 10**6  # crc32: the same on every machine
