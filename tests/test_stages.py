@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,54 @@ def begins_with_the_weights_before_and_holds_what_it_freezes(run: Path) -> None:
     frozen = "towers.text.encoder.text.token_embedding.weight"
     assert torch.equal(ends[2][frozen], ends[1][frozen]) and not torch.equal(ends[1][frozen], ends[0][frozen])
     assert not any(key.startswith("teachers.") for key in ends[2])
+
+
+# what is written, in stage 0 or 1 or (None) in the recipe: what is said of it before anything is written
+MISTAKES = {
+    (0, "data.train.where: {digit: [12]}"): "stages.0 (one): data.train: no sample of the source has the digit 12.",
+    (1, "data.train.where: {digit: [12]}"): "stages.1 (two): data.train: no sample of the source has the digit 12.",
+    (None, "evaluate.domains={ten: {digit: [10]}}"): "evaluate.domains.ten: no sample of the source has the digit 10.",
+    (1, "data.replay: {samples: 999, weight: 0.25}"): "stages.1 (two): data.replay, of the stage 'one': a buffer of "
+    "999 samples is larger than the .* of its domain that were seen. Lower data.replay.samples",
+    (1, "data.replay: {samples: 999, weight: 0.25, how: herded}"): "stages.1 (two): data.replay, of the stage 'one': a",
+    (0, "teachers: {old: {name: frozen, weights: other.safetensors}}"): "stages.0 (one): teachers.old: "
+    "other.safetensors does not fit the teacher of image, text: towers.image.",
+    (1, "teachers: {old: {name: frozen, weights: other.safetensors}}"): "stages.1 (two): teachers.old: "
+    "other.safetensors does not fit the teacher of image, text: towers.image.",
+    (1, "teachers: {old: {name: frozen, weights: gone.pt}}"): "stages.1 (two): teachers.old: gone.pt: no such weights",
+    # no mistake: by then the run will have written it
+    (1, "teachers: {old: {name: frozen, weights: wrong/stages/0-one.safetensors}}"): "",
+}
+
+
+def told(folder: str) -> list[str]:
+    """What each of MISTAKES is told, "" for none; the run folder must not be there then."""
+    from distpre.errors import DistpreError
+    from distpre.recipe import load, prepare
+    from distpre.runtime.engine import join_group
+    from distpre.train import train
+
+    os.chdir(folder)
+    said = []
+    for number, written in MISTAKES:
+        stages = [f"{{name: {name}{f', {written}' if at == number else ''}}}" for at, name in enumerate(("one", "two"))]
+        words = ["run.dir=wrong", "data.workers=0", "train.zero=0", "launch.workers=1", "data.replay=null"]
+        recipe = load(RECIPE, [*words, f"stages=[{', '.join(stages)}]", *([written] if number is None else [])])
+        prepare(recipe, print)
+        join_group()
+        try:
+            train(recipe, sink=lambda record: None, stop=lambda: "interrupt")
+            said.append("")
+        except DistpreError as e:
+            assert e.exit_status == 2 and not Path("wrong").exists()
+            said.append(str(e))
+    return said
+
+
+@pytest.mark.cluster
+def test_a_stage_that_cannot_be_is_told_before_the_first_step_and_leaves_nothing(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"towers.image.encoder.visual.proj": torch.zeros(3)}, tmp_path / "other.safetensors")
+    for said, wanted in zip(ranks(1).run(told, str(tmp_path))[0], MISTAKES.values(), strict=True):
+        assert re.match(".*".join(map(re.escape, wanted.split(".*"))) + ("" if wanted else "$"), said), said

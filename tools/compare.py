@@ -18,16 +18,19 @@ import sys
 import time
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from distpre.errors import DistpreError, RecipeError
 from distpre.recipe import Recipe, load
 from distpre.recipe.stages import stages
 
+LIBRARIES = ("deepspeed", "open_clip", "timm", "transformers.models.bert", "matplotlib.figure")
 Figures = dict[str, dict[str, list[float]]]  # {variant: {measure: a value a seed}}
 
 
@@ -116,9 +119,7 @@ def train(words: list[str], log: Path, name: str) -> None:
     began = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("")
-    server = multiprocessing.get_context("forkserver")  # it has the libraries imported, which takes longer than forking
-    server.set_forkserver_preload(["distpre.train", "deepspeed", "open_clip", "sklearn.mixture"])
-    child = server.Process(target=run, args=(words, str(log)))
+    child = forking().Process(target=trained, args=(words, log))
     with Console().status(name) as status:
         child.start()
         try:
@@ -134,14 +135,21 @@ def train(words: list[str], log: Path, name: str) -> None:
     print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def run(words: list[str], log: str) -> None:
-    """`python -m distpre.train WORDS`, in a child."""
+@cache
+def forking() -> multiprocessing.context.BaseContext:
+    """Processes out of one that has imported the libraries, which takes longer than a small run; CUDA forbids that."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([] if torch.cuda.is_available() else ["distpre.train", *LIBRARIES])
+    return context
+
+
+def trained(words: list[str], log: Path) -> None:
+    """`python -m distpre.train` in this process, stdout and stderr into the file."""
     from distpre.train import main
 
     with open(log, "w") as said:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            os.dup2(said.fileno(), stream.fileno())
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
     sys.argv = ["distpre.train", *words]
     sys.exit(main())
 

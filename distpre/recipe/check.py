@@ -30,6 +30,7 @@ def check(recipe: Recipe, document: Document) -> None:
             _refuse(document, key, f"there is no {kind} {name!r}.", f"{nearest(name, known)}There is {listed(known)}.")
     _each_view_has_one_tower(recipe, document)
     _names_are_plain(recipe, document)
+    _held_is_what_training_sees(recipe, document)
     _replay_is_sized(recipe, document)
     _one_order(recipe, document)
     _batch_divides(recipe, document)
@@ -68,6 +69,9 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
         found += _named(teacher.keywords(), ("teachers", name, "of"), recipe.towers, "tower")
         found += _named(teacher.keywords(), ("teachers", name, "views"), embedded, "view that a tower embeds")
         found += _named(teacher.keywords(), ("teachers", name, "around"), recipe.teachers, "teacher")
+        for view, holder in _held(teacher).items():
+            found.append((("teachers", name, "facts", view), view, embedded, "view that a tower embeds"))
+            found.append((("teachers", name, "facts", view), holder, recipe.views, "view"))
     for name, each in recipe.weighting.items():
         found += _named(each.keywords(), ("weighting", name, "of"), recipe.objective, "term")
         known = sources["train"].ids if "train" in sources else {}
@@ -122,7 +126,9 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
 
 
 def views_of(recipe: Recipe, teacher: Component) -> list[str]:
-    """The views that a teacher embeds."""
+    """The views that a teacher embeds, or that samples hold its embeddings of."""
+    if held := _held(teacher):
+        return list(held)
     of, wanted = (teacher.keywords().get(key) for key in ("of", "views"))
     views = [view for name, tower in recipe.towers.items() if of is None or name in of for view in tower.views]
     return [view for view in views if wanted is None or view in wanted]
@@ -149,11 +155,15 @@ def _each_view_has_one_tower(recipe: Recipe, document: Document) -> None:
 
 
 def _facts(recipe: Recipe) -> set[str]:
-    """Views that a term or a table reads as they are."""
+    """Views that a term, a table or a teacher reads as they are."""
     readers = [term.component for term in recipe.objective.values()]
     readers += recipe.evaluate.tables.values() if recipe.evaluate else []
-    said = (reader.keywords().get("facts") for reader in readers)
-    return {view for facts in said if isinstance(facts, dict) for view in facts.values()}
+    return {view for reader in [*readers, *recipe.teachers.values()] for view in _held(reader).values()}
+
+
+def _held(reader: Component) -> dict[str, str]:
+    facts = reader.keywords().get("facts")
+    return facts if isinstance(facts, dict) else {}
 
 
 def _names_are_plain(recipe: Recipe, document: Document) -> None:
@@ -162,6 +172,15 @@ def _names_are_plain(recipe: Recipe, document: Document) -> None:
             if "." in name:
                 what = "a dot in this name: TEACHER.VIEW is how a term names what a teacher says of a view."
                 _refuse(document, (kind, name), what, f"Call it {name.replace('.', '_')!r}.")
+
+
+def _held_is_what_training_sees(recipe: Recipe, document: Document) -> None:
+    for name, teacher in recipe.teachers.items():
+        for view in _held(teacher):
+            spec = recipe.views[view]
+            if spec.eval_ops not in (None, spec.ops):
+                what = f"samples hold what was said of views.{view}.eval_ops, and training sees its `ops`."
+                _refuse(document, ("teachers", name, "facts", view), what, "Make them one, without `eval_ops`.")
 
 
 def _replay_is_sized(recipe: Recipe, document: Document) -> None:

@@ -14,7 +14,7 @@ from distpre.data.mixture import Mixture
 from distpre.data.pairing import Pairing
 from distpre.data.source import Source
 from distpre.data.subset import Subset, domain
-from distpre.errors import DataError, RecipeError
+from distpre.errors import CheckpointError, DataError, RecipeError
 from distpre.objectives.objective import Objective
 from distpre.recipe import Recipe
 from distpre.recipe.kinds import nearest
@@ -67,6 +67,25 @@ def teachers(recipe: Recipe, towers: dict[str, Tower]) -> dict[str, Teacher]:
             what = f"teachers.{name}: the teacher {around!r} that it holds to has no tower {lacking[0]!r}."
             raise RecipeError(what, f"Give both the same `of`: {', '.join(made[around])}.")
     return made
+
+
+def begin_teachers(model: Model) -> None:
+    """At a stage's beginning: copies of the student, or the weights that they name. Raises CheckpointError."""
+    for name, teacher in model.teachers.items():
+        teacher.copy_from(model.towers)
+        try:
+            teacher.teaching.begin(teacher)
+        except CheckpointError as e:
+            raise CheckpointError(f"teachers.{name}: {e.what}", e.remedy) from e
+
+
+def check_cached(recipe: Recipe, source: Source | Subset | Mixture, views: dict[str, View]) -> None:
+    """What samples hold of a teacher is of one look at each: raises RecipeError for a view that draws at random."""
+    for name, teaching in teachings(recipe).items():
+        for view in teaching.facts:
+            if views[view].draws(source.sample(source.raw(0)).fields[views[view].field]):
+                what = f"teachers.{name}.facts: views.{view}.ops draw at random, and the samples hold one look at each."
+                raise RecipeError(what, "Take the ops out, or a teacher that looks each time (`frozen`).")
 
 
 def teachings(recipe: Recipe) -> dict[str, Teaching]:

@@ -9,8 +9,9 @@ stages/0-people.safetensors            the whole model at the stage's end, to ev
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from distpre.data.source import Source
 from distpre.data.subset import Subset, buffer, domain, herded, replayed
 from distpre.errors import CheckpointError, DataError, DistpreError
 from distpre.evaluators.forgetting import cross_angle, self_angle, summary
+from distpre.recipe import Recipe
 from distpre.recipe.stages import Stage
 from distpre.runtime import build, group
 from distpre.runtime.evaluation import Evaluation, FrozenTowers
@@ -69,15 +71,22 @@ def training_source(stages: list[Stage], number: int, run_dir: str | Path, note:
             ordinals = np.load(path_of(run_dir, its, ".replay.npy"))[:size]
         else:
             order = source.order(its.recipe.seed, its.recipe.data.window)
-            ordinals = buffer(source, size, its.recipe.seed, order, _slots(its))
+            try:
+                ordinals = buffer(source, size, its.recipe.seed, order, _slots(its))
+            except DataError as e:
+                what = f"data.replay, of the stage {its.name!r}: {e.what.removeprefix('data: ')}"
+                raise DataError(what, e.remedy) from e
         earlier[its.name] = source, ordinals
     return replayed(current, earlier, spec.weight)
 
 
-def check_stages(stages: list[Stage], run_dir: str | Path, note: Callable[[str], None]) -> None:
-    """Raises, before training, what a later stage's data would raise."""
+def check_stages(stages: list[Stage], number: int, run_dir: str | Path, note: Callable[[str], None]) -> None:
+    """Raises, before training, what a later stage's data or teachers would raise. number: of the stage that comes."""
     for stage in stages[1:]:
-        training_source(stages, stage.number, run_dir, note)
+        with told_of(stage):
+            training_source(stages, stage.number, run_dir, note)
+            if stage.number > number:
+                _check_teachers(stage.recipe, run_dir)
     for stage in stages:
         if evaluate := stage.recipe.evaluate:
             source = build.source(stage.recipe, evaluate.data, note)
@@ -86,6 +95,25 @@ def check_stages(stages: list[Stage], run_dir: str | Path, note: Callable[[str],
                     domain(source, where)
                 except DataError as e:
                     raise DataError(f"evaluate.domains.{name}: {e.what.removeprefix('data: ')}", e.remedy) from e
+
+
+def _check_teachers(recipe: Recipe, run_dir: str | Path) -> None:
+    """Files of weights, other than those that the run itself will have written by then, must be there and fit."""
+    files = [getattr(teaching, "weights", None) for teaching in build.teachings(recipe).values()]
+    if any(file and not Path(file).resolve().is_relative_to(Path(run_dir).resolve()) for file in files):
+        with torch.random.fork_rng(devices=[]):
+            build.begin_teachers(build.model(recipe, fresh=False))
+
+
+@contextlib.contextmanager
+def told_of(stage: Stage) -> Iterator[None]:
+    """In it, an error says which stage it is of."""
+    try:
+        yield
+    except DistpreError as e:
+        if not stage.name:
+            raise
+        raise type(e)(f"stages.{stage.number} ({stage.name}): {e.what}", e.remedy) from e
 
 
 def wants_fisher(stages: list[Stage], number: int) -> bool:

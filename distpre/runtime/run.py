@@ -28,6 +28,7 @@ from distpre.runtime.domains import (
     fisher_before,
     is_over,
     not_over_after,
+    told_of,
     training_source,
     wants_fisher,
 )
@@ -56,9 +57,10 @@ def runs(recipe: Recipe, folder: RunFolder, sink: Sink, stop: Callable[[], str |
         found, damaged = commit.newest_whole(recipe.run.dir, lambda text: tell({"kind": "note", "text": text}))
         step = found.step if found else 0
         stage = next((s for s in all_ if step < s.last or (step == s.last and not is_over(folder.path, s))), all_[-1])
-        run = Run(recipe, stage.number, found, damaged, folder, tell, stop)
+        with told_of(stage):
+            run = Run(recipe, stage.number, found, damaged, folder, tell, stop)
         if not checked:
-            check_stages(all_, recipe.run.dir, run.note)
+            check_stages(all_, stage.number, recipe.run.dir, run.note)
             checked = True
         yield run
         if stage is all_[-1]:
@@ -92,6 +94,7 @@ class Run:
         self.reporter: Reporter | None = None
         views = build.views(self.recipe)
         source = training_source(self.stages, number, folder.path, self.note)
+        build.check_cached(self.recipe, source, views)
         model = self._model()  # before the loader: its processes are forked, with the libraries imported
         self.loader = build.loader(
             self.recipe,
@@ -124,10 +127,8 @@ class Run:
             weights = {name: w for name, w in self.found.weights().items() if not name.startswith("teachers.")}
             student = nn.ModuleDict({"towers": model.towers, "scales": model.scales})
             fill(student, weights, f"{self.found.path} does not fit the towers of stage {self.stage.name!r}")
-        for teacher in model.teachers.values() if self.begins else ():
-            teacher.copy_from(model.towers)
-            teacher.teaching.begin(teacher)
         if self.begins:
+            build.begin_teachers(model)
             model.load_state_dict(fisher_before(self.folder.path, self.stages, self.stage, model), strict=False)
         return model
 

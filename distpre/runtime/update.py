@@ -49,6 +49,9 @@ def embed(engine: Engine, batch: Batch, index: int, *, taught: bool = True) -> S
     for name, (vector, taps) in embedded.items():
         teacher, _, view = name.rpartition(".")
         (teachers.setdefault(teacher, {}) if teacher else student)[view] = Embedding(vector, taps)
+    for name, teacher in engine.model.teachers.items():
+        for view, holder in teacher.teaching.facts.items():
+            teachers.setdefault(name, {})[view] = Embedding(batch.views[holder])
     return Step(
         batch,
         student,

@@ -38,5 +38,6 @@ TEACHERS = {
     "ema": "distpre.towers.teachers:Ema",  # exponential mean of the student (MoCo, BYOL, DINO)
     "previous": "distpre.towers.teachers:Previous",  # the student at the stage's start (Mod-X, LwF)
     "frozen": "distpre.towers.teachers:Frozen",  # weights of a run, a stage or an open_clip checkpoint
+    "cached": "distpre.towers.teachers:Cached",  # what `tools.embed` wrote into the samples, without weights
     "fisher": "distpre.towers.teachers:Fisher",  # how much each weight matters to earlier stages (EWC)
 }

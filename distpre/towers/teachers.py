@@ -8,7 +8,7 @@ dropout, stored batch statistics) and draws no random number. "ema.image" names 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -25,6 +25,7 @@ class Teaching(Protocol):
 
     momentum: of the exponential mean that the weights are (1 for a teacher that stands still). lasting: the weights
     outlive a stage's start. around: the teacher that the student is held to, where the weights say how much (Fisher).
+    facts: {view: view of the batch that holds what the teacher says of it} (Cached).
     """
 
     of: Sequence[str] | None
@@ -32,6 +33,7 @@ class Teaching(Protocol):
     momentum: Schedule
     lasting: bool
     around: str | None
+    facts: Mapping[str, str]
 
     def begin(self, teacher: Teacher) -> None:
         """Weights of a teacher whose towers are, at the start of a stage, copies of the student's."""
@@ -50,6 +52,7 @@ class Ema:
     views: list[str] | None = None
     lasting: ClassVar[bool] = True
     around: ClassVar[None] = None
+    facts: ClassVar[Mapping[str, str]] = {}
 
     def begin(self, teacher: Teacher) -> None:
         pass
@@ -64,6 +67,7 @@ class Previous:
     momentum: ClassVar[Schedule] = Constant(1.0)
     lasting: ClassVar[bool] = False
     around: ClassVar[None] = None
+    facts: ClassVar[Mapping[str, str]] = {}
 
     def begin(self, teacher: Teacher) -> None:
         pass
@@ -87,6 +91,7 @@ class Fisher:
     views: ClassVar[list[str]] = []
     momentum: ClassVar[Schedule] = Constant(1.0)
     lasting: ClassVar[bool] = True
+    facts: ClassVar[Mapping[str, str]] = {}
 
     def begin(self, teacher: Teacher) -> None:
         for importance in teacher.parameters():
@@ -107,6 +112,7 @@ class Frozen:
     momentum: ClassVar[Schedule] = Constant(1.0)
     lasting: ClassVar[bool] = True
     around: ClassVar[None] = None
+    facts: ClassVar[Mapping[str, str]] = {}
 
     def begin(self, teacher: Teacher) -> None:
         path = weights_file(self.weights)
@@ -123,6 +129,25 @@ class Frozen:
                     "Give a commit's or a stage's weights, or name open_clip towers only with `of`.",
                 )
             load_tower(getattr(tower.encoder, part), path, part=part)
+
+
+@dataclass(frozen=True)
+class Cached:
+    """No weights: what a model said of each sample stands in the sample, as `python -m tools.embed` writes it.
+
+    facts: {view: view of the batch that holds its unit vectors}, as in {image: said_of_image}. It saves the teacher's
+    forward pass and memory; the views must draw nothing at random, or the teacher would have seen other ones.
+    """
+
+    facts: dict[str, str]
+    of: ClassVar[list[str]] = []
+    views: ClassVar[list[str]] = []
+    momentum: ClassVar[Schedule] = Constant(1.0)
+    lasting: ClassVar[bool] = True
+    around: ClassVar[None] = None
+
+    def begin(self, teacher: Teacher) -> None:
+        pass
 
 
 class Teacher(nn.ModuleDict):

@@ -67,4 +67,5 @@ CONTENTS = {
 TOKENIZERS = {
     "open_clip": "distpre.views.text:OpenClipTokenizer",
     "transformers": "distpre.views.text:TransformersTokenizer",
+    "ngrams": "distpre.views.text:NgramTokenizer",  # words and parts of words, hashed
 }

@@ -32,10 +32,27 @@ class View:
         own, shared = (view_rng(seed, epoch, ordinal, name) for name in (self.name, f"field {self.field}"))
         return _through(self.ops, value, own, shared)
 
+    def draws(self, value: Any) -> bool:
+        """Whether an op of training asks for a random number, given this value of the field."""
+        try:
+            _through(self.ops, value, _NoDraws(), _NoDraws())
+        except _Drawn:
+            return True
+        return False
+
     def evaluation(self, value: Any) -> Any:
         if not self.eval_ops:
             return value
         return _through(self.eval_ops, value, *(view_rng(0, 0, 0, name) for name in (self.name, f"field {self.field}")))
+
+
+class _Drawn(Exception):
+    """A random number was asked for."""
+
+
+class _NoDraws:
+    def __getattr__(self, name: str) -> Any:
+        raise _Drawn
 
 
 def view_rng(seed: int, epoch: int, ordinal: int, view: str) -> np.random.Generator:

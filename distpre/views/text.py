@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+import re
+import zlib
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -102,7 +104,7 @@ class OpenClipTokenizer:
         return open_clips(self.model)([text], self.context_length)[0].numpy()
 
 
-@functools.cache
+@cache
 def open_clips(model: str | None) -> Any:
     """One for all views of a process: it takes a third of a second to make."""
     import open_clip
@@ -135,3 +137,27 @@ class TransformersTokenizer:
                     "Give a local folder, or `fetch: true`.",
                 ) from e
         return self._made[0]
+
+
+@dataclass(frozen=True)
+class NgramTokenizer:
+    """Words and the n-grams of their characters, hashed: any language, and nothing to learn or to fetch.
+
+    ids of the text's own length, 1 to buckets, at most context_length; each word, then its n-grams of "<word>"
+    (fastText, Bojanowski et al. 2017, section 3.2). Case and punctuation are left out; a text without a word is [0].
+    """
+
+    buckets: int
+    context_length: int
+    n: int = 3
+
+    def __call__(self, text: str) -> np.ndarray:
+        ids = [i for word in re.findall(r"\w+", text.lower()) for i in _hashed(word, self.n, self.buckets)]
+        return np.asarray(ids[: self.context_length] or [0], dtype=np.int64)
+
+
+@lru_cache(maxsize=1 << 16)
+def _hashed(word: str, n: int, buckets: int) -> list[int]:
+    framed = f"<{word}>"
+    grams = [framed[i : i + n] for i in range(len(framed) - n + 1)]
+    return [1 + zlib.crc32(gram.encode()) % buckets for gram in (word, *grams)]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,10 +84,25 @@ def shard_hippocampus(shared_data: Path, folder: Path) -> None:
     write(shared_data / "mri_hippocampus", folder / "runs/data/hippocampus", ids, making, share=0.4)
 
 
+def as_it_says(recipe: str, source: str) -> Callable[[Path, Path], None]:
+    """By the commands at the recipe's top."""
+
+    def shard(shared_data: Path, folder: Path) -> None:
+        top = itertools.takewhile(lambda line: line[:1] == "#", (REPOSITORY / recipe).read_text().splitlines())
+        lines = [f'python() {{ "{sys.executable}" "$@"; }}', *(line[6:] for line in top if line[:6] == "#     ")]
+        words = ["bash", "-ec", "\n".join(lines).replace("FOLDER", str(shared_data / source))]
+        subprocess.run(words, cwd=folder, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True)
+
+    return shard
+
+
 # What a recipe's shards are made of, where the recipe does not prepare them itself.
 SHARDS = {
     "recipes/image_text/emoji.yaml": shard_emoji,
     "recipes/continual/emoji.yaml": shard_emoji,
+    "recipes/continual/grocery.yaml": as_it_says("recipes/continual/grocery.yaml", "imgtext_grocery"),
+    "recipes/continual/omniglot.yaml": as_it_says("recipes/continual/omniglot.yaml", "images_omniglot"),
+    "recipes/continual/tatoeba.yaml": as_it_says("recipes/continual/tatoeba.yaml", "text_tatoeba"),
     "recipes/biosignals/ecg.yaml": shard_ecg,
     "recipes/biosignals/ppg.yaml": shard_ppg,
     "recipes/biosignals/comet.yaml": shard_windows,

@@ -11,7 +11,7 @@ from distpre.errors import RecipeError
 from distpre.recipe.resolve import build
 from distpre.recipe.schema import Component
 from distpre.views import CONTENTS, TOKENIZERS
-from distpre.views.text import Eda, OneOf, OpenClipTokenizer, Say, Tokenize, TransformersTokenizer
+from distpre.views.text import Eda, NgramTokenizer, OneOf, OpenClipTokenizer, Say, Tokenize, TransformersTokenizer
 
 
 @pytest.fixture
@@ -105,3 +105,15 @@ def test_a_label_is_said_in_every_phrase_and_template_and_a_prompt_as_it_is(rng)
     assert say("a prompt", rng) == "a prompt"
     with pytest.raises(KeyError, match="DOWN"):
         say({"label": "DOWN"}, rng)
+
+
+def test_ngrams_are_words_and_their_parts_in_any_language():
+    def ids(text: str, **more: int) -> list[int]:
+        return NgramTokenizer(**{"buckets": 10**6, "context_length": 99} | more)(text).tolist()
+
+    assert len(ids("cat")) == 4  # cat, <ca, cat, at>: the word and the n-gram "cat" are one
+    assert ids("cat")[0] == ids("cat")[2] and ids("Cat!") == ids("cat") and ids("a cat") == ids("a") + ids("cat")
+    assert set(ids("東京都")) & set(ids("東京都庁")) and not set(ids("cat")) & set(ids("dog"))
+    assert ids("cat cat", context_length=5) == (ids("cat") * 2)[:5] and ids("?!") == [0] == ids("")
+    assert all(1 <= i <= 7 for i in ids("a long sentence with words", buckets=7))
+    assert ids("seven")[0] == 1 + 2522131820 % 10**6  # crc32: the same on every machine

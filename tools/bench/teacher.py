@@ -2,24 +2,29 @@
 
     python -m tools.bench teacher [RECIPE] [VARIANT]
 
-One process. Between the two lies the teacher's forward pass, which a cache of its embeddings would save (where views
-draw nothing at random), and the terms that ask it, which it would not.
+One process. Between the two lie the teacher's forward pass, which the teacher `cached` saves (where views draw nothing
+at random), and the terms that ask it, which it does not. Memory: the most that a step held at once beyond what was held
+before it (weights, moments), as torch's allocator counts it.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import median
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from distpre.recipe import load, prepare
-from distpre.recipe.stages import stages
+from distpre.errors import RecipeError
+from distpre.recipe import Recipe, load, prepare
+from distpre.recipe.check import views_of
+from distpre.recipe.stages import Stage, stages
 from distpre.runtime import build
 from distpre.runtime.engine import Engine, join_group
 from distpre.runtime.update import update
@@ -34,33 +39,57 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     prepare(load(arguments.recipe, ["launch.workers=1"]), print)
     join_group()
-    plain, batches = contestant(arguments.recipe)
-    taught, _ = contestant(f"{arguments.recipe}:{arguments.variant}")
+    path = f"{arguments.recipe}:{arguments.variant}"
+    plain, taught, cached = (
+        contestant(stage) for stage in (last_stage(arguments.recipe), last_stage(path), last_stage(path, held(path)))
+    )
     engine = taught[0]
-
-    @torch.no_grad()
-    def asked(batch: Batch) -> None:
-        engine({name: batch.views[view] for name, view in engine.model.taught.items()})
-
-    parts = {"plain": stepping(*plain), "with teacher": stepping(*taught), "teacher's forward": asked}
+    batches = [saying(engine, batch.to(engine.device)) for batch in first_batches(last_stage(path).recipe)]
+    parts = {"plain": stepping(*plain), "with teacher": stepping(*taught), "cached": stepping(*cached)}
     seconds: dict[str, list[float]] = {name: [] for name in parts}
     for number in range(arguments.steps + 2):
-        batch = batches[number % len(batches)].to(engine.device)
         for name, part in parts.items():  # in turn, so that a busy machine is as unkind to each
-            taken = timed(part, batch)
+            taken = timed(part, batches[number % len(batches)])
             seconds[name] += [taken] if number > 1 else []
-    show(seconds, 4 * sum(p.numel() for p in engine.model.teachers.parameters()))
+    memory = {name: peak(part, batches[0]) for name, part in parts.items()}
+    show(seconds, memory, 4 * sum(p.numel() for p in engine.model.teachers.parameters()))
     return 0
 
 
-def contestant(path: str) -> tuple[tuple, list[Batch]]:
-    """(engine, objective) of a recipe's last stage, and its first batches."""
-    recipe = load(path, ["launch.workers=1", "data.workers=0", "train.zero=0"])
-    stage = stages(recipe)[-1]
-    source, views = build.source(stage.recipe, "train", print), build.views(stage.recipe)
-    loader = build.loader(stage.recipe, source, views, batch=recipe.train.batch)
-    batches = list(itertools.islice(loader.batches(), 4))
-    return (build.engine(stage, build.model(stage.recipe)), build.objective(stage.recipe)), batches
+def held(path: str) -> list[str]:
+    """Overrides: the samples hold what the last stage's teachers say of views. Raises RecipeError without a teacher."""
+    recipe, words = last_stage(path).recipe, []
+    for name, teacher in recipe.teachers.items():
+        facts = {view: f"{name}_{view}" for view in views_of(recipe, teacher)}
+        if not facts:
+            continue
+        words += [f"views.{fact}={{field: {recipe.views[view].field}, ops: []}}" for view, fact in facts.items()]
+        words += [f"views.{view}.eval_ops=null" for view in facts]
+        words.append(f"teachers.{name}={json.dumps({'name': 'cached', 'facts': facts})}")
+    if not words:
+        raise RecipeError(f"{path}: its last stage has no teacher that embeds.", "Name a variant that has one.")
+    return words
+
+
+@torch.no_grad()
+def saying(engine: Engine, batch: Batch) -> Batch:
+    """The batch, with what the teachers say of it among its views."""
+    said, _ = engine({name: batch.views[view] for name, view in engine.model.taught.items()})
+    return replace(batch, views=batch.views | {name.replace(".", "_"): vector for name, (vector, _) in said.items()})
+
+
+def last_stage(path: str, more: Sequence[str] = ()) -> Stage:
+    return stages(load(path, ["launch.workers=1", "data.workers=0", "train.zero=0", *more]))[-1]
+
+
+def contestant(stage: Stage) -> tuple[Engine, Callable]:
+    return build.engine(stage, build.model(stage.recipe)), build.objective(stage.recipe)
+
+
+def first_batches(recipe: Recipe, count: int = 4) -> list[Batch]:
+    source, views = build.source(recipe, "train", print), build.views(recipe)
+    loader = build.loader(recipe, source, views, batch=recipe.train.batch)
+    return list(itertools.islice(loader.batches(), count))
 
 
 def stepping(engine: Engine, objective: Callable) -> Callable[[Batch], None]:
@@ -75,13 +104,25 @@ def timed(part: Callable[[Batch], None], batch: Batch) -> float:
     return time.perf_counter() - began
 
 
-def show(seconds: dict[str, list[float]], weights: int) -> None:
-    table = Table("a step", "ms, median", "of plain, median", title=f"{len(seconds['plain'])} steps of each in turn")
+def peak(part: Callable[[Batch], None], batch: Batch) -> int:
+    """Bytes: the most that was held at once in a step, beyond what was held at its beginning."""
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        part(batch)
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        part(batch)
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+
+
+def show(seconds: dict[str, list[float]], memory: dict[str, int], weights: int) -> None:
+    columns = ("a step", "ms, median", "of plain, median", "MiB, peak of a step")
+    table = Table(*columns, title=f"{len(seconds['plain'])} steps of each in turn")
     for name, its in seconds.items():
         ratio = median(mine / plain for mine, plain in zip(its, seconds["plain"], strict=True))
-        table.add_row(name, f"{1e3 * median(its):.1f}", f"{ratio:.2f}x")
+        table.add_row(name, f"{1e3 * median(its):.1f}", f"{ratio:.2f}x", f"{memory[name] / 2**20:.1f}")
     Console().print(table)
-    share = median(a / b for a, b in zip(seconds["teacher's forward"], seconds["with teacher"], strict=True))
-    print(
-        f"the teacher's weights: {weights / 2**20:.1f} MiB; a cache of what it says would save {share:.0%} of a step"
-    )
+    saved = 1 - median(a / b for a, b in zip(seconds["cached"], seconds["with teacher"], strict=True))
+    print(f"the teacher's weights: {weights / 2**20:.1f} MiB; `cached` saves them, and {saved:.0%} of a step")

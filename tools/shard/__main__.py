@@ -10,6 +10,7 @@ from distpre.errors import DistpreError
 
 KINDS = {
     "image-text": ("image_text", "pictures and captions: a folder, or a table of paths and captions"),
+    "texts": ("texts", "texts that belong together, sentences and their translations, from a table"),
     "class-folder": ("class_folder", "one sub-folder of pictures a class"),
     "groups": ("groups", "files that belong together (views of a thing, visits of a person), from a table"),
     "arrays": ("arrays", "rows of numpy arrays: an .npz, or a folder of .npy"),
