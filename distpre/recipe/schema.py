@@ -252,6 +252,7 @@ class Recipe(Frame):
     def trained_views(self) -> list[str]:
         """Those that a training step makes and embeds: all but those that only a table of `evaluate` names."""
         by_terms = _words([term.component.keywords() for term in self.objective.values()])
+        by_terms |= _words([teacher.keywords() for teacher in self.teachers.values()])
         by_tables = _words([table.keywords() for table in self.evaluate.tables.values()] if self.evaluate else [])
         return [view for view in self.views if view in by_terms or view not in by_tables]
 
