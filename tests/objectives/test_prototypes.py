@@ -20,7 +20,7 @@ from tests.objectives.steps import assert_same_at_any_world, step
 from tests.ranks import ranks
 
 N, CLASSES = 11, 4
-made = partial(Prototypes, "a", "class", CLASSES, Constant(0.5), momentum=0.9, relabel=0.4, start=2)
+made = partial(Prototypes, "a", "class", CLASSES, Constant(0.5), momentum=0.9, relabel=0.6, start=2)
 
 
 @pytest.mark.cluster
@@ -42,7 +42,7 @@ def by_hand(steps):
                     logits = torch.where(known, old @ q[i] / 0.5, -torch.inf)
                     soft = logits.softmax(0)
                     if s.index >= 2 and soft[given[i]] < 1 / CLASSES:
-                        labels[i] = int(soft.argmax()) if soft.max() >= 0.4 else CLASSES
+                        labels[i] = int(soft.argmax()) if soft.max() >= 0.6 else CLASSES
                     if labels[i] < CLASSES:
                         losses.append(F.cross_entropy(logits[None], torch.tensor([labels[i]])))
                 if labels[i] < CLASSES:

@@ -71,6 +71,6 @@ def test_what_a_weighting_said_last_stands_beside_the_measures(tmp_path):
 
 def test_a_training_that_ends_badly_is_told_with_the_end_of_its_log(tmp_path, capfd):
     words = [RECIPE, "data.prepare=null", f"data.train.shards={tmp_path}/nosuch.tar", f"run.dir={tmp_path}/run"]
-    with pytest.raises(compare.RunFailed, match=r"base-0 ended with 2.*nosuch.tar"):
+    with pytest.raises(compare.RunFailed, match=r"(?s)base-0 ended with 2.*nosuch.tar"):
         compare.train(words, tmp_path / "a" / "base-0.log", "base-0")
     assert "nosuch" in (tmp_path / "a" / "base-0.log").read_text() and "nosuch" not in capfd.readouterr().err
