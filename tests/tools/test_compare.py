@@ -59,3 +59,10 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path, trained, capsys):
     assert "base-0/recipe.yaml is another recipe" in capsys.readouterr().err
     assert compare.main(words(tmp_path, "--measures", "nosuch")) == 2
     assert "There are: retrieval x->y R@1; retrieval x->y R@1 of a;" in capsys.readouterr().err
+
+
+@pytest.mark.cluster
+def test_a_training_that_fails_is_told_with_the_end_of_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "LIBRARIES", ())
+    with pytest.raises(compare.RunFailed, match=r"base-0 ended with 2. \S+\.log ends so:\nerror: \S+: cannot be read"):
+        compare.train([str(tmp_path / "nothing.yaml")], tmp_path / "out/base-0.log", "base-0")
