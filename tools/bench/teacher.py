@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -111,6 +112,7 @@ def peak(part: Callable[[Batch], None], batch: Batch) -> int:
         torch.cuda.reset_peak_memory_stats()
         part(batch)
         return torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would tell of its starts and stops
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
         part(batch)
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
