@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
+from distpre import group
 from distpre.errors import CheckpointError, DistpreError
 from distpre.recipe import Recipe, resolved
 from distpre.recipe.stages import stage_of
-from distpre.runtime import build, commit, group
+from distpre.runtime import build, commit
 from distpre.runtime.engine import join_group, leave_group
 from distpre.runtime.evaluation import Evaluation, record
 from distpre.runtime.report import Screen

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from distpre.errors import DistpreError
+from distpre.group import anywhere
 from distpre.recipe import Recipe, load, prepare
 from distpre.runtime.engine import join_group, leave_group
 from distpre.runtime.folder import RunFolder
-from distpre.runtime.group import anywhere
 from distpre.runtime.report import Screen
 from distpre.runtime.run import Run, runs
 from distpre.runtime.signals import Stop, exit_status

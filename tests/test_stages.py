@@ -17,9 +17,9 @@ RECIPE = str(Path(__file__).parents[1] / "recipes/continual/digits.yaml") + ":sm
 
 def trained(folder: str, run_dir: str, stop_at: int | None = None) -> dict:
     """Trains to the end, or until it is stopped after a step."""
+    from distpre.group import wait_for_all
     from distpre.recipe import load, prepare
     from distpre.runtime.engine import join_group
-    from distpre.runtime.group import wait_for_all
     from distpre.train import train
 
     os.chdir(folder)

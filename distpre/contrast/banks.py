@@ -18,7 +18,7 @@ from torch import Tensor
 from distpre.contrast.block import Block
 from distpre.contrast.layout import Axis, exchange
 from distpre.errors import RecipeError
-from distpre.runtime.group import rank, world_size
+from distpre.group import rank, world_size
 
 
 class Bank(Protocol):

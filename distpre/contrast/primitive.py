@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distpre import group
 from distpre.contrast import layout as layouts
 from distpre.contrast.block import Block, Contrast, Direction
 from distpre.contrast.forms import FORMS, Form
@@ -17,7 +18,6 @@ from distpre.contrast.sample import at_each_place, within_sample
 from distpre.contrast.similarity import Dot, Similarity
 from distpre.contrast.sweep import Job, sweep
 from distpre.contrast.targets import NoPair, OwnPair, Targets
-from distpre.runtime import group
 
 KEEP_BYTES = 64 * 2**20  # of logits held from the forward to the backward sweep
 HELD_BYTES = 4 * 2**30  # of gathered rows, columns and their gradients; the ring where no grid needs less

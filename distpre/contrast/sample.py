@@ -10,11 +10,11 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
+from distpre import group
 from distpre.contrast.block import Block, Contrast, Direction
 from distpre.contrast.forms import Form
 from distpre.contrast.similarity import Similarity
 from distpre.contrast.targets import Side, Targets
-from distpre.runtime import group
 
 
 def within_sample(

@@ -8,7 +8,7 @@ import torch
 
 from distpre.errors import RecipeError
 from distpre.evaluators.intervals import bootstrap
-from distpre.runtime.group import gathered
+from distpre.group import gathered
 from distpre.types import Batch, Embedder, Row
 
 

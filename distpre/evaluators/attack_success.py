@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from distpre.runtime.group import total
+from distpre.group import total
 from distpre.types import Batch, Embedder, Row
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distpre.runtime.group import gathered
+from distpre.group import gathered
 from distpre.types import Batch, Embedder, Padded
 
 Features = Literal["head", "encoder", "input"]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distpre.evaluators.features import Features, samples
-from distpre.runtime.group import gathered, total
+from distpre.group import gathered, total
 from distpre.types import Batch, Embedder, Row
 
 TILE = 4096  # vectors compared at once

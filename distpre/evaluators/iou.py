@@ -12,7 +12,7 @@ from torch import Tensor
 from distpre.anchors import Anchors, likest
 from distpre.errors import RecipeError
 from distpre.evaluators.intervals import bootstrap
-from distpre.runtime.group import gathered
+from distpre.group import gathered
 from distpre.types import Batch, Embedder, Row
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distpre.evaluators.features import Features, participants, samples
 from distpre.evaluators.intervals import bootstrap
-from distpre.runtime.group import gathered
+from distpre.group import gathered
 from distpre.types import Batch, Embedder, Row
 
 TILE = 4096  # candidates compared at once

@@ -10,7 +10,7 @@ from torch import Tensor
 from distpre.errors import RecipeError
 from distpre.evaluators.features import Features, features
 from distpre.evaluators.probe import Probe
-from distpre.runtime.group import gathered
+from distpre.group import gathered
 from distpre.types import Batch, Embedder, Row
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from distpre.errors import DataError, RecipeError
 from distpre.evaluators.features import Features, participants, samples
 from distpre.evaluators.intervals import bootstrap
-from distpre.runtime.group import from_rank_zero, gathered, rank
+from distpre.group import from_rank_zero, gathered, rank
 from distpre.types import Batch, Embedder, Row
 
 

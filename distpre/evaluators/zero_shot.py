@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from distpre.evaluators.intervals import bootstrap
-from distpre.runtime.group import gathered
+from distpre.group import gathered
 from distpre.types import Batch, Embedder, Row
 
 

@@ -9,9 +9,9 @@ import torch
 from distpre.anchors import Anchors
 from distpre.contrast import Block, contrast
 from distpre.contrast.targets import SameId
+from distpre.group import part, total, world_size
 from distpre.objectives.contrast import Scaling, shared
 from distpre.objectives.labels import PartLabels, parts_of
-from distpre.runtime.group import part, total, world_size
 from distpre.schedule import Constant, Schedule
 from distpre.types import Step, TermResult
 

@@ -12,8 +12,8 @@ from distpre.contrast.banks import Bank, Queue
 from distpre.contrast.similarity import Dot, Similarity
 from distpre.contrast.targets import OwnPair, Targets
 from distpre.errors import RecipeError
+from distpre.group import gathered, total, world_size
 from distpre.objectives.distance import Among, chosen
-from distpre.runtime.group import gathered, total, world_size
 from distpre.schedule import Schedule
 from distpre.types import Step, TermResult
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distpre.runtime.group import total, world_size
+from distpre.group import total, world_size
 from distpre.types import Batch, Step, TermResult
 
 Among = Literal["all", "current", "replayed"]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from distpre.contrast import Direction, contrast
 from distpre.errors import RecipeError
+from distpre.group import total
 from distpre.objectives.contrast import Scaling, block, figures, shared
-from distpre.runtime.group import total
 from distpre.schedule import Schedule
 from distpre.types import Step, TermResult
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from distpre.anchors import Anchors
 from distpre.errors import RecipeError
+from distpre.group import total, world_size
 from distpre.objectives.contrast import shared
 from distpre.objectives.labels import PartLabels, parts_of
-from distpre.runtime.group import total, world_size
 from distpre.types import Step, TermResult
 
 

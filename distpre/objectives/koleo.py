@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distpre.runtime.group import first_row, gathered, gathered_with_gradient, total, world_size
+from distpre.group import first_row, gathered, gathered_with_gradient, total, world_size
 from distpre.types import Step, TermResult
 
 TILE = 4096  # candidates compared at once

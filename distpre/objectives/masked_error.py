@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distpre.group import total
 from distpre.objectives.contrast import shared
-from distpre.runtime.group import total
 from distpre.types import Step, TermResult
 
 

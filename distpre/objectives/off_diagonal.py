@@ -9,8 +9,8 @@ from torch import Tensor
 
 from distpre.contrast import Block, Direction, contrast
 from distpre.contrast.targets import Teacher
+from distpre.group import world_size
 from distpre.objectives.contrast import shared
-from distpre.runtime.group import world_size
 from distpre.types import Step, TermResult
 
 

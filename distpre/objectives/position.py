@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distpre.errors import RecipeError
-from distpre.runtime.group import total, world_size
+from distpre.group import total, world_size
 from distpre.types import Step, TermResult
 
 SMALL = 1e-6  # within logarithms, the released code's

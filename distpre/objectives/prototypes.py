@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from distpre.errors import DataError
+from distpre.group import gathered
 from distpre.objectives.contrast import shared
-from distpre.runtime.group import gathered
 from distpre.schedule import Schedule
 from distpre.types import Step, TermResult
 

@@ -9,9 +9,9 @@ import torch
 
 from distpre.contrast import Direction, contrast
 from distpre.contrast.targets import SameId
+from distpre.group import total, world_size
 from distpre.objectives.contrast import Scaling, block, shared
 from distpre.objectives.distance import Among
-from distpre.runtime.group import total, world_size
 from distpre.schedule import Schedule
 from distpre.types import Step, TermResult
 

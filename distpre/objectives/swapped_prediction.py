@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from distpre.errors import RecipeError
+from distpre.group import total
 from distpre.objectives.contrast import shared
-from distpre.runtime.group import total
 from distpre.schedule import Schedule
 from distpre.types import Step, TermResult
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from distpre.runtime import group
+from distpre import group
 
 
 def all_reduce_speed(rank: int, address: str, port: int, mebibytes: int = 16, rounds: int = 3) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from distpre import group
 from distpre.data.loader import Loader
 from distpre.data.mixture import Mixture
 from distpre.data.pairing import Pairing
@@ -21,7 +22,6 @@ from distpre.recipe.kinds import nearest
 from distpre.recipe.resolve import build, schedule
 from distpre.recipe.schema import Component
 from distpre.recipe.stages import Stage
-from distpre.runtime import group
 from distpre.runtime.engine import Engine
 from distpre.towers.model import LogitScale, Model
 from distpre.towers.teachers import Teacher, Teaching

@@ -24,8 +24,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from distpre import group
 from distpre.errors import CheckpointError
-from distpre.runtime import group
 from distpre.runtime.engine import Engine
 from distpre.runtime.fingerprint import Progress, fault, share, size_fault
 from distpre.types import Memory

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from distpre import group
 from distpre.errors import CheckpointError
-from distpre.runtime import group
 from distpre.runtime.commit import ENGINE, MARK, MEMORY, STATE, WEIGHTS, Commit, commits, path_of
 from distpre.runtime.engine import Engine, Write, to_host
 from distpre.runtime.fingerprint import sha256

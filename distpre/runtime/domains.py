@@ -21,13 +21,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from distpre import group
 from distpre.data.source import Source
 from distpre.data.subset import Subset, buffer, domain, herded, replayed
 from distpre.errors import CheckpointError, DataError, DistpreError
 from distpre.evaluators.forgetting import cross_angle, self_angle, summary
 from distpre.recipe import Recipe
 from distpre.recipe.stages import Stage
-from distpre.runtime import build, group
+from distpre.runtime import build
 from distpre.runtime.evaluation import Evaluation, FrozenTowers
 from distpre.runtime.folder import replace_text
 from distpre.runtime.pictures import heat_map

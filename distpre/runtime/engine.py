@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from distpre.runtime import group
+from distpre import group
 from distpre.schedule import Schedule
 
 Write = Callable[[Path], object]

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distpre import group
 from distpre.data.loader import Loader, collate
 from distpre.data.subset import domain
+from distpre.group import gathered
 from distpre.recipe import Recipe
 from distpre.recipe.resolve import build as build_component
 from distpre.recipe.schema import Where
-from distpre.runtime import build, group
-from distpre.runtime.group import gathered
+from distpre.runtime import build
 from distpre.types import Batch, Evaluator, Padded, Row
 from distpre.views.pipeline import View
 

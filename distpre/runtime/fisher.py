@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distpre import group
 from distpre.errors import NumericError
 from distpre.objectives.objective import Objective
-from distpre.runtime import group
 from distpre.runtime.engine import Engine
 from distpre.runtime.update import NOT_FINITE, update
 from distpre.types import Batch

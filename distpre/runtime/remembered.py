@@ -7,10 +7,10 @@ from pathlib import Path
 
 from distpre.data.loader import Loader
 from distpre.errors import DataError, DistpreError
+from distpre.group import rank
 from distpre.objectives.objective import StepResult
 from distpre.recipe import Recipe
 from distpre.recipe.resolve import build
-from distpre.runtime.group import rank
 from distpre.runtime.pictures import histogram
 from distpre.types import Batch, Memory
 from distpre.weighting.histogram import Histogram

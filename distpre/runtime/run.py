@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distpre import group
 from distpre.errors import CheckpointError, NumericError
 from distpre.objectives.objective import StepResult
 from distpre.recipe import Recipe
 from distpre.recipe.stages import stages
-from distpre.runtime import build, commit, group
+from distpre.runtime import build, commit
 from distpre.runtime.commit import Commit
 from distpre.runtime.committer import Committer
 from distpre.runtime.domains import (

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from distpre import group
 from distpre.errors import NumericError
 from distpre.objectives.objective import Objective, StepResult
-from distpre.runtime import group
 from distpre.runtime.engine import Engine, seed_step
 from distpre.types import Batch, Embedding, Step
 

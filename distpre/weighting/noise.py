@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distpre.errors import RecipeError
-from distpre.runtime.group import device, from_rank_zero, rank, total
+from distpre.group import device, from_rank_zero, rank, total
 from distpre.types import Batch
 from distpre.weighting.histogram import BINS, Histogram
 from distpre.weighting.state import SampleState

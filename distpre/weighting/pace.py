@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from distpre.errors import RecipeError
-from distpre.runtime.group import device, gathered, total
+from distpre.group import device, gathered, total
 from distpre.schedule import Schedule
 from distpre.types import Batch
 from distpre.weighting.histogram import Histogram

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distpre.runtime.group import device, total
+from distpre.group import device, total
 from distpre.types import Batch
 from distpre.weighting.histogram import BINS, Histogram
 from distpre.weighting.state import SampleState

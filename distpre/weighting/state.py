@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from distpre.errors import CheckpointError
-from distpre.runtime.group import device, gathered, rank, total, world_size
+from distpre.group import device, gathered, rank, total, world_size
 
 
 class SampleState:

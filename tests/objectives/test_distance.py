@@ -15,8 +15,8 @@ PARTS, WEIGHT = torch.tensor([0, 1, 0] * 4), torch.tensor([1.0, 1, 0, 1] * 3)
 
 
 def said(among: str, most: float | None):
+    from distpre import group
     from distpre.objectives.distance import Distance
-    from distpre.runtime import group
     from distpre.runtime.engine import join_group
     from distpre.types import Batch, Embedding, Step
 

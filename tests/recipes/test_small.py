@@ -116,9 +116,9 @@ SHARDS = {
 
 
 def trained(recipe: str, folder: str, run_dir: str) -> dict:
+    from distpre.group import wait_for_all
     from distpre.recipe import load, prepare
     from distpre.runtime.engine import join_group
-    from distpre.runtime.group import wait_for_all
     from distpre.train import train
 
     os.chdir(folder)

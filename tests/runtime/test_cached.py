@@ -51,7 +51,7 @@ def trained(engine, batches):
 
 def both(accumulation: int):
     """[(losses, the student's weights)] with the teacher, and with what it said in the batches."""
-    from distpre.runtime import group
+    from distpre import group
     from distpre.runtime.engine import join_group
     from distpre.towers.teachers import Cached, Previous
     from distpre.types import Batch

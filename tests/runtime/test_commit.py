@@ -34,7 +34,7 @@ def save(run_dir, engine, *, step: int, state: dict, keep: int, memories: dict =
 
 
 def updates(engine, first: int, last: int) -> None:
-    from distpre.runtime import group
+    from distpre import group
 
     for index in range(first, last):
         x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(100 * index + group.rank()))
@@ -44,7 +44,7 @@ def updates(engine, first: int, last: int) -> None:
 
 
 def straight(zero: int):
-    from distpre.runtime import group
+    from distpre import group
 
     engine = an_engine(zero)
     updates(engine, 0, 5)
@@ -54,7 +54,7 @@ def straight(zero: int):
 
 def broken_off(zero: int, run_dir: str):
     """Three updates in one engine, and two more while their commit is written; these two again in a fresh one."""
-    from distpre.runtime import group
+    from distpre import group
 
     engine = an_engine(zero)
     updates(engine, 0, 3)
@@ -184,8 +184,8 @@ def save_many(run_dir: str) -> None:
 
 def remembering(run_dir: str, world: int):
     """A queue that took one batch is committed; returns what an empty one finds in that commit."""
+    from distpre import group
     from distpre.contrast.banks import Queue
-    from distpre.runtime import group
 
     engine, queue = an_engine(0), Queue(6)
     if world == 2:

@@ -31,7 +31,7 @@ class Files:
     refuse: int = 0
 
     def snapshot(self, folder: str, tag: str) -> dict:
-        from distpre.runtime import group
+        from distpre import group
 
         def write(path: Path) -> None:
             path.write_bytes(os.urandom(1000))
@@ -117,7 +117,7 @@ def commits_whole(folder) -> list[commit.Commit]:
 
 def refused_on_one(run_dir: str) -> list[str]:
     """Commits 1, 2 and 3; the second cannot be written on rank 1. Returns what this rank heard."""
-    from distpre.runtime import group
+    from distpre import group
     from distpre.runtime.engine import join_group
 
     join_group()
@@ -144,7 +144,7 @@ def test_a_full_disk_on_one_rank_is_heard_by_all_and_costs_only_that_commit(tmp_
 
 def out_of_room(run_dir: str, zero: int) -> str:
     """Rank 1 may write no file beyond 10 kB in the second commit: what DeepSpeed writes breaks off in the middle."""
-    from distpre.runtime import group
+    from distpre import group
 
     engine = an_engine(zero)
     updates(engine, 0, 1)
@@ -247,8 +247,8 @@ def trained(folder: str, refused: list[int]) -> tuple[list[str], str]:
     """Six steps, a commit every second. On rank 1 the disk is full at the steps `refused`; on rank 0 metrics.jsonl
     cannot be written at the first of them. Returns what rank 0 told, and what this rank raised.
     """
+    from distpre import group
     from distpre.recipe import load, prepare
-    from distpre.runtime import group
     from distpre.runtime.engine import Engine, join_group
     from distpre.runtime.report import Reporter
     from distpre.train import train

@@ -17,9 +17,9 @@ STEPS = 10
 
 def trained(folder: str, run_dir: str, zero: int, until: int) -> None:
     """Steps of the quickstart's small variant; a step after `until` is never committed, as if the run were killed."""
+    from distpre.group import wait_for_all
     from distpre.recipe import load, prepare
     from distpre.runtime.engine import join_group
-    from distpre.runtime.group import wait_for_all
     from distpre.runtime.run import Run
     from distpre.train import train
 

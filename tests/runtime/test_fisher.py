@@ -44,7 +44,7 @@ def an_objective():
 
 def part(index: int):
     """This rank's part of a global batch."""
-    from distpre.runtime import group
+    from distpre import group
     from distpre.types import Batch
 
     at = slice(BATCH * group.rank() // group.world_size(), BATCH * (group.rank() + 1) // group.world_size())

@@ -16,8 +16,8 @@ RECIPE = str(Path(__file__).parents[2] / "recipes/quickstart.yaml") + ":small"
 
 def trained(folder: str, policy: str, bad_steps: list[int]) -> tuple[list[str], str, str | None]:
     """What rank 0 told, what this rank raised, and the key of the bad sample where it is this rank's."""
+    from distpre import group
     from distpre.recipe import load, prepare
-    from distpre.runtime import group
     from distpre.runtime.engine import join_group
     from distpre.runtime.run import Run
     from distpre.train import train

@@ -60,9 +60,9 @@ class Watched:
 
 
 def train(engine, first: int, last: int, keep=None) -> Watched:
+    from distpre import group
     from distpre.objectives.contrast import PairContrast
     from distpre.objectives.objective import Objective
-    from distpre.runtime import group
     from distpre.runtime.update import update
     from distpre.types import Batch
 
@@ -81,7 +81,7 @@ def train(engine, first: int, last: int, keep=None) -> Watched:
 
 
 def traced(zero: int, accumulation: int):
-    from distpre.runtime import group
+    from distpre import group
 
     engine = an_engine(zero, accumulation)
     trace = [engine.full_weights()]

@@ -67,10 +67,10 @@ def plain_trace() -> tuple[list[float], dict[str, torch.Tensor]]:
 
 def engine_trace(zero: int, accumulation: int, dropout: float = 0.0, shares: list[int] | None = None):
     """What our engine does on this rank's slice of the same batches; rank 0 returns losses and weights."""
+    from distpre import group
     from distpre.contrast.targets import OwnPair
     from distpre.objectives.contrast import PairContrast
     from distpre.objectives.objective import Objective
-    from distpre.runtime import group
     from distpre.runtime.engine import Engine, join_group
     from distpre.runtime.update import update
     from distpre.types import Batch
@@ -123,7 +123,7 @@ def test_training_equals_a_plain_loop_on_one_process(zero, world, accumulation):
 
 def normed(zero: int):
     """One update of a model with BatchNorm in its image tower: this rank's statistics, and all inputs of it."""
-    from distpre.runtime import group
+    from distpre import group
     from distpre.runtime.engine import Engine, join_group
 
     join_group()
@@ -171,11 +171,11 @@ def test_dropout_is_replayed_in_the_second_pass():
 def with_a_bad_sample(zero: int, accumulation: int, bad: int | None):
     """Three updates; in the middle one the image of global sample `bad` is NaN. (weights before it, after it, results,
     weights at the end), and a queue that was fed on the way."""
+    from distpre import group
     from distpre.contrast.banks import Queue
     from distpre.contrast.targets import OwnPair
     from distpre.objectives.contrast import PairContrast
     from distpre.objectives.objective import Objective
-    from distpre.runtime import group
     from distpre.runtime.engine import Engine, join_group
     from distpre.runtime.update import update
     from distpre.types import Batch
@@ -249,9 +249,9 @@ def test_a_local_term_alone_is_the_same_in_micro_batches():
 
 def clustered(zero: int, accumulation: int):
     """Three steps of a term that looks at taps over the effective batch: losses and weights."""
+    from distpre import group
     from distpre.objectives.objective import Objective
     from distpre.objectives.swapped_prediction import SwappedPrediction
-    from distpre.runtime import group
     from distpre.runtime.engine import Engine, join_group
     from distpre.runtime.update import update
     from distpre.towers.heads.prototypes import Prototypes

@@ -14,7 +14,7 @@ ERRORS[7, 2] = torch.nan  # nothing was hidden there
 
 def chosen():
     """Of this rank's part of the samples, two visited never: what is used in the epochs after."""
-    from distpre.runtime import group
+    from distpre import group
     from distpre.runtime.engine import join_group
     from distpre.types import Batch
     from distpre.weighting.pace import Hardest

@@ -19,9 +19,9 @@ STEPS = 60  # 7.5 epochs of 400 samples; a commit every 5 steps is inside an epo
 
 def trained(folder: str, run_dir: str, until: int) -> None:
     """To the end, or until the ranks are killed after step `until`, which is committed never."""
+    from distpre.group import wait_for_all
     from distpre.recipe import load, prepare
     from distpre.runtime.engine import join_group
-    from distpre.runtime.group import wait_for_all
     from distpre.runtime.run import Run
     from distpre.train import train
 

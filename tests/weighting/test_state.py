@@ -22,7 +22,7 @@ def batches(world: int, rank: int):
 
 
 def written(folder: str):
-    from distpre.runtime import group
+    from distpre import group
     from distpre.runtime.engine import join_group
     from distpre.weighting.state import SampleState
 
@@ -36,7 +36,7 @@ def written(folder: str):
 
 
 def read(folder: str, digest: str = "digest"):
-    from distpre.runtime import group
+    from distpre import group
     from distpre.runtime.engine import join_group
     from distpre.weighting.state import SampleState
 

@@ -15,10 +15,10 @@ from statistics import median
 import torch
 
 from distpre.errors import RecipeError
+from distpre.group import rank, world_size
 from distpre.recipe import load, prepare
 from distpre.recipe.resolve import build
 from distpre.runtime.engine import join_group
-from distpre.runtime.group import rank, world_size
 from distpre.runtime.update import update
 from distpre.types import Batch
 from distpre.weighting.state import SampleState
