@@ -18,8 +18,8 @@ class PartProbe:
     """Logistic regression as `probe`'s; an item is a part of a sample: view (b, k, ...), of a tower's (b, k, d).
 
     facts: {labels: the view that holds the class of each part, (b, k)}. by: the participant's id: each is judged by a
-    fold without them. labelled: shares of the fitted participants whose parts have classes, as `probe`'s. features: as in
-    features.py. Rank 0 fits; every rank holds all rows.
+    fold without them. labelled: shares of the fitted participants whose parts have classes, as `probe`'s. features: as
+    in features.py. Rank 0 fits; every rank holds all rows.
     """
 
     def __init__(
