@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import inspect
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +16,11 @@ from distpre.recipe.check import check
 from distpre.recipe.document import Document, Key, dotted, value_of
 from distpre.recipe.explain import validated
 from distpre.recipe.kinds import listed, nearest
-from distpre.recipe.resolve import build
-from distpre.recipe.schema import Recipe
+from distpre.recipe.resolve import build, named
+from distpre.recipe.schema import Component, Recipe
 from distpre.recipe.stages import stages
+
+PREPARED = "prepared.json"  # beside shards that data.prepare wrote: what it was asked for
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -45,14 +49,18 @@ def resolved(text: str, shown: str = "recipe.yaml") -> Recipe:
 def prepare(recipe: Recipe, note: Callable[[str], None]) -> None:
     """Calls data.prepare if a local shard is absent; of several processes one does it, the others wait for it.
 
-    Raises DataError where the shards' folder cannot be written, and where shards are absent still.
+    Raises DataError where the shards' folder cannot be written, where shards are absent still, and where those that are
+    there were prepared by other keywords.
     """
     shards = _local_shards(recipe)
 
     def absent() -> list[Path]:
         return [shard for shard in shards if not shard.exists()]
 
-    if recipe.data.prepare is None or not absent():
+    if recipe.data.prepare is None:
+        return
+    _prepared_alike(recipe.data.prepare, {shard.parent for shard in shards})
+    if not absent():
         return
     folder = absent()[0].parent
     try:
@@ -65,12 +73,30 @@ def prepare(recipe: Recipe, note: Callable[[str], None]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if absent():
             note(build(recipe.data.prepare, "prepare"))
+            (folder / PREPARED).write_text(json.dumps(_asked(recipe.data.prepare)))
     if missing := absent():
         raise DataError(
             f"data.prepare: {recipe.data.prepare.name} has run, but {len(missing)} of {len(shards)} shards are not "
             f"there: {missing[0]} ...",
             "Let its keywords and the sources' `shards` name the same folder.",
         )
+
+
+def _prepared_alike(component: Component, folders: set[Path]) -> None:
+    for path in (folder / PREPARED for folder in folders):
+        if path.exists() and (before := json.loads(path.read_text())) != (asked := _asked(component)):
+            other = [f"{key} {before.get(key)!r}, not {asked[key]!r}" for key in asked if before.get(key) != asked[key]]
+            raise DataError(
+                f"data.prepare: the shards in {path.parent} were made with other keywords: {listed(other)}.",
+                f"Give `out` and the sources' `shards` another folder, or remove {path.parent} to have them made anew.",
+            )
+
+
+def _asked(component: Component) -> dict[str, Any]:
+    """The name and every keyword, defaults too, as JSON holds them."""
+    bound = inspect.signature(named(component.name, "prepare")).bind(**component.keywords())
+    bound.apply_defaults()
+    return json.loads(json.dumps({"name": component.name, **bound.arguments}))
 
 
 def _local_shards(recipe: Recipe) -> list[Path]:

@@ -136,6 +136,18 @@ def test_data_is_prepared_where_a_shard_is_absent_and_left_alone_where_none_is(t
     assert (tmp_path / "digits/train-000.tar").stat().st_mtime_ns == before
 
 
+def test_shards_that_were_prepared_by_other_keywords_are_told_and_left_alone(tmp_path):
+    folder = tmp_path / "digits"
+    prepared(str(folder))
+    before = (folder / "train-000.tar").read_bytes()
+    with pytest.raises(DataError, match=r"made with other keywords: wrong 0.0, not 0.4\. Give `out` and"):
+        prepare(digits_in(folder, "data.prepare.wrong=0.4"), lambda text: pytest.fail("prepared"))
+    assert (folder / "train-000.tar").read_bytes() == before
+    prepare(digits_in(folder, "data.prepare.wrong=0"), lambda text: pytest.fail("prepared"))  # the default, said
+    (folder / "prepared.json").unlink()  # made by hand: whoever did it knows
+    prepare(digits_in(folder, "data.prepare.wrong=0.4"), lambda text: pytest.fail("prepared"))
+
+
 def test_data_prepared_in_another_place_than_the_sources_is_told(tmp_path):
     recipe = digits_in(tmp_path / "digits", f"data.test.shards={tmp_path}/elsewhere/test-000.tar")
     with pytest.raises(DataError, match="data.prepare: tools.shard.digits:write has run, but 1 of 2 shards are not"):

@@ -1,4 +1,4 @@
-"""Made-up patients for COMET: the ill have more of the 10 Hz rhythm, trials are a patient's, shuffled ids nobody's."""
+"""Made-up patients for COMET: the ill have more of 10 Hz, trials are one patient's, shuffled ids no one's."""
 
 import numpy as np
 
