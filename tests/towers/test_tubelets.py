@@ -80,7 +80,7 @@ def test_the_decoder_draws_the_hidden_ones_alone_and_only_while_training():
     assert len(taps["predicted"].flatten(0, 1).unique(dim=0)) == 3 * (N - 3)  # a place each
     taps["predicted"].sum().backward()
     assert tower.encoder.embed["32"].weight.grad.abs().sum() > 0
-    assert set(tower.eval()(x)[1]) == {"tokens", "at", "positions", "pixels", "seen", "pooled"}
+    assert set(tower.eval()(x)[1]) == {"tokens", "at", "positions", "pixels", "seen", "pooled", "said"}
     torch.testing.assert_close(vector.norm(dim=1), torch.ones(3))
 
 
