@@ -29,7 +29,7 @@ class PairContrast:
     {fact of the targets: view of the batch that holds it}; ids and what a weighting knows of the samples are facts
     already.
     quality: a fact, a score for each sample: it counts exp(sharpness · score) among the global batch's (GenView).
-    layout: "auto", "RxC" or "ring". A view that a sample lacks is in no denominator; the other one of the two then counts
+    layout: "auto", "RxC" or "ring". A view that a sample lacks is in no denominator; the other of the two then counts
     in no mean, but is a negative still. A sample of weight 0 is neither.
     """
 
