@@ -85,11 +85,11 @@ def shard_hippocampus(shared_data: Path, folder: Path) -> None:
 
 
 def as_it_says(recipe: str, source: str) -> Callable[[Path, Path], None]:
-    """By the commands at the recipe's top."""
+    """By the commands at the recipe's top, which end where it says what is whose."""
 
     def shard(shared_data: Path, folder: Path) -> None:
         lines = (REPOSITORY / recipe).read_text().splitlines()
-        top = itertools.takewhile(lambda line: line[:1] == "#" and "tools.compare" not in line, lines)
+        top = itertools.takewhile(lambda line: not line.startswith("# Not a paper"), lines)
         lines = [f'python() {{ "{sys.executable}" "$@"; }}', *(line[6:] for line in top if line[:6] == "#     ")]
         words = ["bash", "-ec", "\n".join(lines).replace("FOLDER", str(shared_data / source))]
         subprocess.run(words, cwd=folder, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True)
