@@ -26,7 +26,7 @@ MAY = {
 # Library -> the only places that may import it.
 ONLY_IN = {
     "ray": ("launch/", "tools/shard/spread.py"),
-    "deepspeed": ("distpre/runtime/engine.py",),
+    "deepspeed": ("distpre/runtime/engine.py", "tools/preload.py"),
     "webdataset": ("tools/",),
     "torch.distributed": ("distpre/contrast/", "distpre/group.py", "distpre/runtime/", "tools/bench/"),
 }

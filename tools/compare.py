@@ -30,7 +30,7 @@ from distpre.errors import DistpreError, RecipeError
 from distpre.recipe import Recipe, load
 from distpre.recipe.stages import stages
 
-LIBRARIES = ("deepspeed", "open_clip", "timm", "transformers.models.bert", "matplotlib.figure")
+PRELOAD = ["tools.preload"]
 Figures = dict[str, dict[str, list[float]]]  # {variant: {measure: a value a seed}}
 
 
@@ -139,7 +139,7 @@ def train(words: list[str], log: Path, name: str) -> None:
 def forking() -> multiprocessing.context.BaseContext:
     """Processes out of one that has imported the libraries, which takes longer than a small run; CUDA forbids that."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([] if torch.cuda.is_available() else ["distpre.train", *LIBRARIES])
+    context.set_forkserver_preload([] if torch.cuda.is_available() else PRELOAD)
     return context
 
 

@@ -196,8 +196,9 @@ class Assembler:
             self.first[evaluation] = {}  # the first sample is judged against nothing
             self.first[evaluation] = self._first_of_each(evaluation)
         for name, first in self.first[evaluation].items():
-            if row[name] is not None and (kind := _kind(row[name])) != _kind(first):
-                raise Unreadable(f"view {name} gives {kind}, for the source's first sample it gives {_kind(first)}")
+            if row[name] is not None and _kind(row[name]) != _kind(first):
+                said, asked = map(_told, (row[name], first))
+                raise Unreadable(f"view {name} gives {said}, for the source's first sample it gives {asked}")
 
     def _first_of_each(self, evaluation: bool) -> dict[str, Any]:
         """{view: value}; a view that the first samples lack is not in it."""
@@ -244,8 +245,14 @@ def _zeros(like: Any) -> Any:
     return Padded(like.values * 0, like.mask) if isinstance(like, Padded) else like * 0
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Any) -> tuple[Any, tuple[int, ...] | None]:
+    """(dtype, or the class of what has none; shape, None for 1-D ones, whose length is free)."""
     value = value.values if isinstance(value, Padded) else value
     shape = tuple(getattr(value, "shape", ()))
-    dtype = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
-    return f"{dtype} {'(n,)' if len(shape) == 1 else shape}"
+    return getattr(value, "dtype", type(value)), None if len(shape) == 1 else shape
+
+
+def _told(value: Any) -> str:
+    dtype, shape = _kind(value)
+    name = getattr(dtype, "__name__", str(dtype).removeprefix("torch."))
+    return f"{name} {'(n,)' if shape is None else shape}"

@@ -3,6 +3,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from distpre.data import decode as module
@@ -92,3 +94,33 @@ def test_words_numbers_and_the_rest():
 def test_damaged_content_raises(kind):
     with pytest.raises(Exception, match="."):
         decode(kind, b"\xff\xd8 no such thing")
+
+
+@given(
+    shape=st.lists(st.integers(0, 3), max_size=4),
+    kind=st.sampled_from(["<f4", ">i2", "|u1", "<c16", "<U3", "?", "i4,f8"]),
+    turned=st.booleans(),
+)
+def test_an_npy_is_what_numpy_reads(shape, kind, turned):
+    array = np.arange(np.prod(shape, dtype=int)).astype("i4").reshape(shape)
+    array = array.astype(kind) if "," not in kind else np.zeros(shape, kind)
+    array = np.asfortranarray(array) if turned else array
+    for _ in range(2):  # the second time its header is known
+        found, expected = decode("npy", npy(array)), np.load(io.BytesIO(npy(array)))
+        assert found.dtype == expected.dtype and found.shape == expected.shape
+        assert not found.size or found.strides == expected.strides
+        assert found.tobytes() == expected.tobytes() and found.flags.writeable and found.flags.owndata
+
+
+def test_an_npy_cut_short_or_of_objects_is_refused():
+    content = npy(np.ones((2, 3), np.float32))
+    assert decode("npy", content).sum() == 6
+    for bad in (content[:-1], content[:40], content[:7], b"", npy(np.array([{}], object))):
+        with pytest.raises((ValueError, TypeError, EOFError)):
+            decode("npy", bad)
+
+
+def npy(array):
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()

@@ -100,7 +100,7 @@ class Group:
     """The ranks of a run, forked from one process that has the heavy libraries imported."""
 
     def __init__(self, recipe: Recipe, ranks: int):
-        _SERVER.set_forkserver_preload(["torch", "deepspeed", "open_clip", "distpre.train"])
+        _SERVER.set_forkserver_preload(["tools.preload"])
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
