@@ -27,23 +27,25 @@ class View:
 
     def at(self, value: Any, *, seed: int, epoch: int, ordinal: int) -> Any:
         """The view of the sample `ordinal` in an epoch: the same on every rank and worker, and after a resume."""
-        if not self.ops:
-            return value
-        own, shared = (view_rng(seed, epoch, ordinal, name) for name in (self.name, f"field {self.field}"))
-        return _through(self.ops, value, own, shared)
+        return self._through(self.ops, value, seed, epoch, ordinal)
 
     def draws(self, value: Any) -> bool:
         """Whether an op of training asks for a random number, given this value of the field."""
         try:
-            _through(self.ops, value, _NoDraws(), _NoDraws())
+            _each(self.ops, value, _NoDraws(), _NoDraws())
         except _Drawn:
             return True
         return False
 
     def evaluation(self, value: Any) -> Any:
-        if not self.eval_ops:
-            return value
-        return _through(self.eval_ops, value, *(view_rng(0, 0, 0, name) for name in (self.name, f"field {self.field}")))
+        return self._through(self.eval_ops, value, 0, 0, 0)
+
+    def _through(self, ops: list[Op], value: Any, seed: int, epoch: int, ordinal: int) -> Any:
+        """A generator costs as much as a small op: there is one only where there is an op that may ask it."""
+        shares = [getattr(op, "shared", False) for op in ops]
+        own = view_rng(seed, epoch, ordinal, self.name) if not all(shares) else None
+        shared = view_rng(seed, epoch, ordinal, f"field {self.field}") if any(shares) else None
+        return _each(ops, value, own, shared)
 
 
 class _Drawn(Exception):
@@ -61,7 +63,7 @@ def view_rng(seed: int, epoch: int, ordinal: int, view: str) -> np.random.Genera
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
 
 
-def _through(ops: list[Op], value: Any, own: np.random.Generator, shared: np.random.Generator) -> Any:
+def _each(ops: list[Op], value: Any, own: Any, shared: Any) -> Any:
     for op in ops:
         value = op(value, shared if getattr(op, "shared", False) else own)
         if value is None:
