@@ -25,7 +25,7 @@ from tools.shard.writer import Members, write_shards
 # Three inner layers, fluid, two outer ones: brightness, with the vitreous before and the choroid after them, and
 # thickness in shares of the depth.
 BRIGHT = np.array([0.06, 0.70, 0.38, 0.55, 0.10, 0.30, 0.90, 0.45])
-INNER, OUTER, FLUID = np.array([0.06, 0.09, 0.07]), np.array([0.09, 0.05]), 0.12
+INNER, OUTER, FLUID = np.array([0.06, 0.09, 0.07]), np.array([0.09, 0.05]), 0.2
 FLOOR = 0.55  # depth of the inner layers' lower edge
 SPECKLE = 0.2
 EYE, SCANS, PICTURES, SPECKLES = range(4)  # what a generator is for
@@ -96,7 +96,7 @@ class Retina:
         self.fovea = self._bump(rng.uniform(-0.3, 0.3, 2), 0.2)
         inner, outer = (self._thickness(rng, its) for its in (INNER, OUTER))
         inner = inner * (1 - 0.7 * self.fovea)
-        self.ill, where, size = bool(rng.random() < 0.5), rng.uniform(-0.8, 0.8, 2), rng.uniform(0.22, 0.36)
+        self.ill, where, size = bool(rng.random() < 0.5), rng.uniform(-0.8, 0.8, 2), rng.uniform(0.3, 0.5)
         self.lesion = self.ill * self._bump(where, size)
         tilt, bend = rng.normal(0, 0.04, 2), rng.uniform(0.02, 0.06)
         floor = FLOOR + tilt[0] * self.y + tilt[1] * self.x - bend * (self.x**2 + self.y**2) + self._waves(rng, 0.012)
