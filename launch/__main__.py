@@ -32,9 +32,12 @@ def main() -> int:
 
 def check(given: argparse.Namespace) -> int:
     from distpre.recipe import load
+    from distpre.runtime.activations import activations
     from distpre.runtime.plan import plan
 
-    print(plan(load(found(given.recipe), overrides=given.overrides)))
+    recipe = load(found(given.recipe), overrides=given.overrides)
+    print(plan(recipe), flush=True)
+    print(activations(recipe))
     return 0
 
 

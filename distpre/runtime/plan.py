@@ -27,7 +27,7 @@ def plan(recipe: Recipe) -> str:
 
     Memory is what fp32 weights, gradients and AdamW's two moments take under the ZeRO stage (Rajbhandari et al. 2020,
     section 5; bf16 is autocast and divides nothing), and the contrast's rows, columns and their gradients. Not in it:
-    activations, the contrast's tile, and the buckets through which DeepSpeed reduces gradients.
+    activations (activations.py), the contrast's tile, and the buckets through which DeepSpeed reduces gradients.
     Bytes moved are those that a worker receives in a step, by ring collectives. Towers need not have the weights that
     they start from yet.
     """
@@ -58,7 +58,10 @@ def plan(recipe: Recipe) -> str:
         ("memory a worker", _parts(memory)),
         *((("paper's hardware", _beside(said, sum(memory.values()))),) if (said := _hardware(recipe)) else ()),
         *((f"weighting {name}", text) for name, text in _states(recipe)),
-        ("moved a step", f"{_bytes(exchange)} of weights and gradients, 2 x {_bytes(embeddings)} of embeddings"),
+        (
+            "moved a step",
+            f"{bytes_said(exchange)} of weights and gradients, 2 x {bytes_said(embeddings)} of embeddings",
+        ),
         ("run folder", recipe.run.dir),
         *((f"stage {s.name}", _stage(s)) for s in stages(recipe) if s.name),
     ]
@@ -120,8 +123,8 @@ def _memory(weights: int, taught: int, zero: int, workers: int, contrast: int) -
 
 
 def _parts(parts: dict[str, float]) -> str:
-    shown = ", ".join(f"{name} {_bytes(n)}" for name, n in parts.items())
-    return f"{_bytes(sum(parts.values()))} + activations: {shown}"
+    shown = ", ".join(f"{name} {bytes_said(n)}" for name, n in parts.items())
+    return f"{bytes_said(sum(parts.values()))} + activations: {shown}"
 
 
 def _exchanged(weights: int, zero: int, workers: int, parts: int) -> float:
@@ -158,25 +161,25 @@ def layouts(recipe: Recipe, model: Model, node: int) -> dict[str, tuple[Plan, in
 def _states(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """(name, what it remembers of each sample takes)"""
     workers = recipe.launch.workers.max
-    samples = _samples(recipe) or 10**9
+    count = samples(recipe) or 10**9
     for name, component in recipe.weighting.items():
         each = 4 * len(resolve.build(component, "weighting").columns)
-        held = f"{_bytes(each * samples / workers)} a worker in host memory"
-        yield name, f"{each} B a sample; of {samples:,} samples {held}"
+        held = f"{bytes_said(each * count / workers)} a worker in host memory"
+        yield name, f"{each} B a sample; of {count:,} samples {held}"
 
 
 def _epochs(recipe: Recipe) -> str:
     """How often the training data is seen, where the shards' indexes are there to say how much that is."""
-    samples = _samples(recipe)
-    if samples is None:
+    count = samples(recipe)
+    if count is None:
         return ""
-    if not samples:
+    if not count:
         return "; epochs unknown until the shards are indexed"
     seen = recipe.train.steps * recipe.train.batch
-    return f" = {seen / samples:.2f} epochs of {samples:,} samples"
+    return f" = {seen / count:.2f} epochs of {count:,} samples"
 
 
-def _samples(recipe: Recipe) -> int | None:
+def samples(recipe: Recipe) -> int | None:
     """Of data.train; 0 where indexes are missing, None where shards are."""
     try:
         shards = expand(recipe.data.sources["train"].shards)
@@ -192,6 +195,6 @@ def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _bytes(n: float) -> str:
+def bytes_said(n: float) -> str:
     power = max((i for i in range(4) if n >= 1024**i), default=0)
     return f"{n / 1024**power:.{min(power, 1)}f} {('B', 'KiB', 'MiB', 'GiB')[power]}"

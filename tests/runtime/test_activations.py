@@ -1,0 +1,65 @@
+"""What --check says of activations against what a real forward pass keeps."""
+
+import re
+
+import torch
+
+from distpre.recipe import load, prepare
+from distpre.runtime import build
+from distpre.runtime.activations import activations
+
+FOLDERS = "data.prepare.out={0}", "data.train.shards={0}/train-000.tar", "data.test.shards={0}/test-000.tar"
+
+
+def prepared(recipe, folder, *overrides):
+    recipe = load(recipe, [*(words.format(folder) for words in FOLDERS), *overrides])
+    prepare(recipe, lambda text: None)
+    build.source(recipe, "train", lambda text: None)  # builds the index
+    return recipe
+
+
+def kept_in_truth(recipe):
+    """Bytes that a forward pass of the first micro-batch, on a CPU, saves beside the weights."""
+    rows = recipe.train.batch // recipe.launch.workers.max // recipe.train.accumulation
+    loader = build.loader(recipe, build.source(recipe, "train", print), build.views(recipe), batch=rows)
+    batch, model = next(iter(loader.batches())), build.model(recipe)
+    weights, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
+
+    def pack(x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return x
+
+    views = batch.views | {name: batch.views[view] for name, view in model.taught.items()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        model.train()(views)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def said(recipe):
+    rows, number, unit = re.fullmatch(
+        r"activations of ([\d,]+) samples, the micro-batch of a worker: ([\d.]+) (\w+)", activations(recipe)
+    ).groups()
+    return int(rows), float(number), {"KiB": 1024, "MiB": 1024**2}[unit]
+
+
+def test_activations_are_those_of_a_real_forward_pass(tmp_path):
+    for number, overrides in enumerate([(), ("train.accumulation=2",), ("teachers.ema={name: ema, momentum: 0.9}",)]):
+        recipe = prepared("recipes/quickstart.yaml:small", tmp_path, "data.prepare.shards=1", *overrides)
+        rows, number_said, unit = said(recipe)
+        assert rows == (8 if "train.accumulation=2" in overrides else 16)
+        assert abs(number_said * unit - kept_in_truth(recipe)) <= 0.06 * unit, number
+
+
+def test_a_view_with_hidden_parts_has_the_shape_of_its_seen_ones(tmp_path):
+    recipe = prepared("recipes/oct/octcube.yaml:small", tmp_path)
+    rows, number, unit = said(recipe)
+    assert rows == 8 and abs(number * unit - kept_in_truth(recipe)) <= 0.06 * unit
+
+
+def test_without_shards_pictures_and_texts_are_made_up_and_arrays_are_not(tmp_path):
+    nowhere = f"data.train.shards={tmp_path}/nothing.tar"
+    assert said(load("recipes/quickstart.yaml:small", [nowhere]))[0] == 16
+    line = activations(load("recipes/oct/octcube.yaml:small", [nowhere]))
+    assert line == "activations not told: what a .oct.npy is like shows when the shards are there."
