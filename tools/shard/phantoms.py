@@ -55,7 +55,8 @@ def write(
     twice: float = 0.1,
     seed: int = 0,
 ) -> str:
-    """OUT/train-000.tar and OUT/test-000.tar of {oct.npy, ir.png, faf.png, json {"eye", "scan", "lesion"}}; a summary.
+    """OUT/train-000.tar and OUT/test-000.tar of {oct.npy, ir.png, faf.png, json {"eye", "scan", "lesion", "ir", "faf"}}; a
+    summary.
 
     train, test: scans. oct.npy is uint8 (frames, side, side): B-scans, depth, width; pictures are side x side. no_ir,
     no_faf: shares of eyes without that picture; twice: share of eyes with two scans. No eye is in both parts.
@@ -78,7 +79,7 @@ def members(row: Row) -> Members:
     retina = Retina(row.seed, row.eye, row.side)
     ir, faf = retina.pictures()
     pictures = ({"ir.png": _png(ir)} if row.ir else {}) | ({"faf.png": _png(faf)} if row.faf else {})
-    facts = {"eye": row.eye, "scan": row.scan, "lesion": int(retina.ill)}
+    facts = {"eye": row.eye, "scan": row.scan, "lesion": int(retina.ill), "ir": int(row.ir), "faf": int(row.faf)}
     return {"oct.npy": _npy(retina.volume(row.scan, row.frames)), **pictures, "json": json.dumps(facts).encode()}
 
 
