@@ -14,7 +14,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from distpre.errors import CheckpointError, DistpreError
+from distpre.errors import CheckpointError, program
 from distpre.runtime import commit
 from distpre.runtime.commit import Commit
 
@@ -36,16 +36,13 @@ def verify(run_dir: str | Path, console: Console) -> dict[Commit, list[str]]:
     return {its: wrong for its, wrong in faults.items() if (its.path / commit.MARK).exists()}
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m distpre.checkpoint", description=__doc__)
     verbs = parser.add_subparsers(required=True)
     verbs.add_parser("verify", help="read every commit and compare it").add_argument("run", help="a run folder")
     run = parser.parse_args().run
-    try:
-        faults = verify(run, Console(stderr=True))
-    except DistpreError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_status
+    faults = verify(run, Console(stderr=True))
     table = Table("commit", "size", "state")
     for its, wrong in faults.items():
         table.add_row(its.path.name, decimal(its.bytes()), f"{len(wrong)} damaged" if wrong else "whole")

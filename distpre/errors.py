@@ -1,5 +1,11 @@
 """What a person at the terminal is told. Every error says what is wrong and what to do."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+
 
 class DistpreError(Exception):
     """A fault that its reader can mend. `remedy` is the next thing to try; exit_status is what a program ends with."""
@@ -42,3 +48,17 @@ class NumericError(DistpreError):
     """A loss is not finite."""
 
     exit_status = 2
+
+
+def program(main: Callable[..., int]) -> Callable[..., int]:
+    """A program's `main` that tells a DistpreError in a line and returns its exit status."""
+
+    @wraps(main)
+    def run(*arguments: list[str]) -> int:
+        try:
+            return main(*arguments)
+        except DistpreError as e:
+            print(f"error: {e}", file=sys.stderr)
+            return e.exit_status
+
+    return run

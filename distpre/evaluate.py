@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from distpre import group
-from distpre.errors import CheckpointError, DistpreError
+from distpre.errors import CheckpointError, program
 from distpre.recipe import Recipe, resolved
 from distpre.recipe.stages import stage_of
 from distpre.runtime import build, commit
@@ -45,15 +45,12 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m distpre.evaluate", description=__doc__)
     parser.add_argument("run", help="a run folder")
-    try:
-        join_group()
-        result = evaluate(parser.parse_args().run)
-    except DistpreError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_status
+    join_group()
+    result = evaluate(parser.parse_args().run)
     if group.rank() == 0:
         Screen().show(result)
     leave_group()

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from distpre.errors import CheckpointError, DistpreError
+from distpre.errors import CheckpointError, program
 from distpre.recipe import Recipe, resolved
 from distpre.runtime import build, commit
 from distpre.towers.encoders.open_clip import OpenClipImage, OpenClipText
@@ -94,17 +94,14 @@ def _preprocessing(model: Model, recipe: Recipe, image: OpenClipImage) -> dict[s
     return {}
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m distpre.export", description=__doc__)
     parser.add_argument("run", help="a run folder")
     parser.add_argument("--to", choices=TARGETS, required=True)
     parser.add_argument("--out", help="where to write; default: RUN/export/")
     arguments = parser.parse_args()
-    try:
-        print(export(arguments.run, arguments.to, arguments.out))
-    except DistpreError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_status
+    print(export(arguments.run, arguments.to, arguments.out))
     return 0
 
 

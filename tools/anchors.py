@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distpre.anchors import Anchors
-from distpre.errors import DataError, DistpreError
+from distpre.errors import DataError, program
 
 TEMPLATES = ("a photo of a {}.", "a {} in the scene.")
 
@@ -54,6 +54,7 @@ def lines(path: str) -> list[str]:
         raise DataError(f"{path} cannot be read: {e}.", "Give a text file, one a line.") from e
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.anchors", description=__doc__.split("\n")[0])
     parser.add_argument("model", help="of open_clip, by name")
@@ -62,13 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--templates", help=f"a file, one a line (default: {' / '.join(TEMPLATES)})")
     parser.add_argument("--out", required=True, help="the file to write")
     a = parser.parse_args(argv)
-    try:
-        classes, templates = lines(a.classes), lines(a.templates) if a.templates else list(TEMPLATES)
-        made = anchors(embedder(a.model, a.weights), classes, templates)
-        made.write(a.out)
-    except DistpreError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_status
+    classes, templates = lines(a.classes), lines(a.templates) if a.templates else list(TEMPLATES)
+    made = anchors(embedder(a.model, a.weights), classes, templates)
+    made.write(a.out)
     print(f"wrote {len(classes)} anchors of width {made.vectors.shape[1]}, each of {len(templates)} texts, to {a.out}")
     return 0
 

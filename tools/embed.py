@@ -19,7 +19,7 @@ import numpy as np
 
 from distpre.data.reader import Reader
 from distpre.data.source import Source
-from distpre.errors import DataError, DistpreError
+from distpre.errors import DataError, program
 from distpre.evaluate import note, trained
 from distpre.runtime import build
 from distpre.runtime.engine import join_group, leave_group
@@ -73,6 +73,7 @@ def _bytes(x: np.ndarray) -> bytes:
     return content.getvalue()
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.embed", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run folder")
@@ -82,13 +83,9 @@ def main() -> int:
     parser.add_argument("--split", default="train", help="of the new shards: SPLIT-000.tar (default train)")
     parser.add_argument("--samples", type=int, default=1000, help="of a shard (default 1000)")
     a = parser.parse_args()
-    try:
-        join_group()
-        print(embed(a.run, a.shards, a.out, a.views, split=a.split, each=a.samples))
-        leave_group()
-    except DistpreError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_status
+    join_group()
+    print(embed(a.run, a.shards, a.out, a.views, split=a.split, each=a.samples))
+    leave_group()
     return 0
 
 

@@ -31,7 +31,7 @@ from distpre.data.decode import decode
 from distpre.data.manifest import open_manifest
 from distpre.data.reader import Reader
 from distpre.data.shards import expand
-from distpre.errors import DataError, DistpreError
+from distpre.errors import DataError, program
 from tools.reshard import members_of
 from tools.shard.writer import Members, write_shards
 
@@ -136,6 +136,7 @@ def _pairs(words: list[str]) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words)
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.embed_sources", description=__doc__.split("\n")[0])
     parser.add_argument("shards", nargs="+", help="paths, brace lists in quotes, `::` lists")
@@ -150,16 +151,12 @@ def main() -> int:
     parser.add_argument("--templates", help="a file with a prompt a line, {} is the text (default: the text alone)")
     parser.add_argument("--plain", nargs="*", default=[], help="texts without templates")
     a = parser.parse_args()
-    try:
-        lines = Path(a.templates).read_text().splitlines() if a.templates else ["{}"]
-        templates = tuple(line for line in lines if "{}" in line)
-        wanted = Wanted(_pairs(a.text), _pairs(a.image), _pairs(a.flag), templates, tuple(a.plain))
-        if not templates:
-            raise DataError(f"--templates {a.templates}: no line has a {{}}.", "Write {} where the text goes.")
-        print(write(open_clip_model(a.model, a.weights), wanted, a.shards, a.out, split=a.split, each=a.samples))
-    except DistpreError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_status
+    lines = Path(a.templates).read_text().splitlines() if a.templates else ["{}"]
+    templates = tuple(line for line in lines if "{}" in line)
+    wanted = Wanted(_pairs(a.text), _pairs(a.image), _pairs(a.flag), templates, tuple(a.plain))
+    if not templates:
+        raise DataError(f"--templates {a.templates}: no line has a {{}}.", "Write {} where the text goes.")
+    print(write(open_clip_model(a.model, a.weights), wanted, a.shards, a.out, split=a.split, each=a.samples))
     return 0
 
 

@@ -16,22 +16,19 @@ from rich.table import Table
 
 from distpre.data.manifest import Manifest, open_manifest
 from distpre.data.shards import expand
-from distpre.errors import DistpreError
+from distpre.errors import program
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.index", description=__doc__.split("\n")[0])
     parser.add_argument("shards", nargs="+", help="paths, URLs, brace lists, `::` lists")
     parser.add_argument("--id", action="append", default=[], help="an id column: an extension, or json.KEY")
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
     arguments = parser.parse_args(argv)
-    try:
-        began = time.monotonic()
-        manifest = open_manifest(expand(arguments.shards), set(arguments.id), note=print, workers=arguments.workers)
-        show(manifest, time.monotonic() - began)
-    except DistpreError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_status
+    began = time.monotonic()
+    manifest = open_manifest(expand(arguments.shards), set(arguments.id), note=print, workers=arguments.workers)
+    show(manifest, time.monotonic() - began)
     return 0
 
 

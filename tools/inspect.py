@@ -23,7 +23,7 @@ from distpre.data.manifest import Manifest, open_manifest
 from distpre.data.permutation import permute
 from distpre.data.reader import Reader
 from distpre.data.shards import expand
-from distpre.errors import DistpreError
+from distpre.errors import program
 
 PICTURES = ("png", "jpg", "jpeg", "webp")
 SAMPLED = 64  # samples that are decoded for shapes
@@ -31,23 +31,20 @@ SIDE, MARGIN, LINE = 128, 6, 12  # of the sheet, in pixels
 BARS = 10
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.inspect", description=__doc__.split("\n")[0])
     parser.add_argument("shards", nargs="+", help="paths, URLs, brace lists, `::` lists")
     parser.add_argument("--id", action="append", default=[], help="an extension, or json.KEY")
     parser.add_argument("--sheet", type=Path, help="write pictures of a few samples into this PNG")
     arguments = parser.parse_args(argv)
-    try:
-        names = expand(arguments.shards)
-        manifest = open_manifest(names, set(arguments.id), note=print)
-        reader = Reader(names, [entry.header.stamp for entry in manifest.entries])
-        show(manifest, reader, arguments.id)
-        if arguments.sheet:
-            shown = sheet(manifest, reader, arguments.sheet)
-            print(f"{shown} pictures in {arguments.sheet}" if shown else "no pictures, no sheet")
-    except DistpreError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_status
+    names = expand(arguments.shards)
+    manifest = open_manifest(names, set(arguments.id), note=print)
+    reader = Reader(names, [entry.header.stamp for entry in manifest.entries])
+    show(manifest, reader, arguments.id)
+    if arguments.sheet:
+        shown = sheet(manifest, reader, arguments.sheet)
+        print(f"{shown} pictures in {arguments.sheet}" if shown else "no pictures, no sheet")
     return 0
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from distpre.data.record import records
 from distpre.data.shards import expand
-from distpre.errors import DataError, DistpreError
+from distpre.errors import DataError, program
 from tools.shard.writer import Members, write_shards
 
 Array = np.ndarray
@@ -227,6 +227,7 @@ def _pixels(x: Array) -> Array:
     return np.clip(np.round(x), 0, 255).astype(np.uint8)
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.poison", description=__doc__)
     parser.add_argument("shards", nargs="+", help="tars, or brace lists of them in quotes")
@@ -242,11 +243,7 @@ def main() -> int:
     parser.add_argument("--split", default="train", help="how the shards are called (default train)")
     parser.add_argument("--seed", type=int, default=0)
     given = vars(parser.parse_args())
-    try:
-        print(poison(given.pop("shards"), given.pop("out"), **(given | {"target": json.loads(given["target"])})))
-    except DistpreError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_status
+    print(poison(given.pop("shards"), given.pop("out"), **(given | {"target": json.loads(given["target"])})))
     return 0
 
 

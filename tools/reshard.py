@@ -19,13 +19,14 @@ from distpre.data.ids import MISSING
 from distpre.data.manifest import Manifest, open_manifest
 from distpre.data.reader import Reader
 from distpre.data.shards import expand
-from distpre.errors import DataError, DistpreError
+from distpre.errors import DataError, program
 from tools.shard import spread
 from tools.shard.writer import held_out, write_shards
 
 Row = tuple[str, int]  # digest of the source, ordinal: the digest tells the writer one source from another
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.reshard", description=__doc__.split("\n")[0])
     parser.add_argument("shards", nargs="+", help="paths, URLs, brace lists, `::` lists")
@@ -38,12 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if (arguments.held_out is None) != (arguments.id is None):
         parser.error("--held-out and --id go together")
-    try:
-        for split, count, shards in reshard(arguments):
-            print(f"{split}: {count} samples in {shards} shards in {arguments.out}")
-    except DistpreError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_status
+    for split, count, shards in reshard(arguments):
+        print(f"{split}: {count} samples in {shards} shards in {arguments.out}")
     return 0
 
 

@@ -24,7 +24,7 @@ from distpre.data.ids import MISSING
 from distpre.data.index import SUFFIX, Header, ShardIndex, scan
 from distpre.data.record import FLAWS
 from distpre.data.shards import expand, is_local, local_path, stamps
-from distpre.errors import DataError, DistpreError
+from distpre.errors import DataError, program
 
 
 @dataclass
@@ -37,6 +37,7 @@ class Checked:
     ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.verify", description=__doc__.split("\n")[0])
     parser.add_argument("shards", nargs="+", help="local paths, brace lists, `::` lists")
@@ -46,11 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if bool(arguments.against) != bool(arguments.id):
         parser.error("--against and --id go together")
-    try:
-        return report(*verify(arguments.shards, arguments.against, arguments.id, arguments.workers))
-    except DistpreError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_status
+    return report(*verify(arguments.shards, arguments.against, arguments.id, arguments.workers))
 
 
 def verify(

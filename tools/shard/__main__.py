@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from distpre.errors import DistpreError
+from distpre.errors import program
 
 KINDS = {
     "image-text": ("image_text", "pictures and captions: a folder, or a table of paths and captions"),
@@ -25,6 +25,7 @@ KINDS = {
 }
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.shard", description="Data sets -> WebDataset tars.")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
@@ -33,11 +34,7 @@ def main() -> int:
         modules[kind] = importlib.import_module(f"tools.shard.{module}")
         modules[kind].add_arguments(kinds.add_parser(kind, help=text, description=modules[kind].__doc__))
     arguments = parser.parse_args()
-    try:
-        print(modules[arguments.kind].run(arguments))
-    except DistpreError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_status
+    print(modules[arguments.kind].run(arguments))
     return 0
 
 

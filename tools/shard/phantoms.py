@@ -55,10 +55,9 @@ def write(
     twice: float = 0.1,
     seed: int = 0,
 ) -> str:
-    """OUT/train-000.tar and OUT/test-000.tar of {oct.npy, ir.png, faf.png, json {"eye", "scan", "lesion", "ir", "faf"}}; a
-    summary.
+    """OUT/train-000.tar and OUT/test-000.tar of {oct.npy, ir.png, faf.png, json}; a summary.
 
-    train, test: scans. oct.npy is uint8 (frames, side, side): B-scans, depth, width; pictures are side x side. no_ir,
+    json: {"eye", "scan", "lesion", "ir", "faf"}. train, test: scans. oct.npy is uint8 (frames, side, side): B-scans, depth, width; pictures are side x side. no_ir,
     no_faf: shares of eyes without that picture; twice: share of eyes with two scans. No eye is in both parts.
     Raises DataError for sizes that hold no retina.
     """
