@@ -57,9 +57,9 @@ def write(
 ) -> str:
     """OUT/train-000.tar and OUT/test-000.tar of {oct.npy, ir.png, faf.png, json}; a summary.
 
-    json: {"eye", "scan", "lesion", "ir", "faf"}. train, test: scans. oct.npy is uint8 (frames, side, side): B-scans, depth, width; pictures are side x side. no_ir,
-    no_faf: shares of eyes without that picture; twice: share of eyes with two scans. No eye is in both parts.
-    Raises DataError for sizes that hold no retina.
+    json: {"eye", "scan", "lesion", "ir", "faf"}. train, test: scans. oct.npy is uint8 (frames, side, side): B-scans,
+    depth, width; pictures are side x side. no_ir, no_faf: shares of eyes without that picture; twice: share of eyes
+    with two scans. No eye is in both parts. Raises DataError for sizes that hold no retina.
     """
     if frames < 2 or side < 16:
         raise DataError(f"phantoms: {frames} frames of {side} x {side} hold no retina.", "Ask for 2 of 16, or more.")
