@@ -5,6 +5,7 @@ Contents table: the name a recipe uses -> module:Class.
 
 CONTENTS = {
     "contrast": "distpre.objectives.contrast:PairContrast",  # CLIP, SigLIP, InfoNCE, MoCo: two views
+    "noise_ratio": "distpre.objectives.noise_ratio:NoiseRatio",  # NEVLP's ratio form
     "in_modal": "distpre.objectives.in_modal:InModal",  # SimCLR, SupCon: views of one modality
     "global_contrastive": "distpre.objectives.global_contrastive:GlobalContrastive",  # SogCLR, FastCLIP
     "distance": "distpre.objectives.distance:Distance",  # to a teacher: LwF, DER, PAR

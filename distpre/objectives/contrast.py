@@ -75,9 +75,9 @@ class PairContrast:
         out = contrast(rows, columns, scale, bias=bias, both_ways=self.symmetric, **asked)
         if self.bank:
             self.bank.push(columns.vectors, columns.there())
-        per_sample = self.loss(out.rows)
+        per_sample = self.per_sample(out.rows, rows, columns)
         if self.symmetric:
-            per_sample = (per_sample + self.loss(out.columns)) / 2
+            per_sample = (per_sample + self.per_sample(out.columns, columns, rows)) / 2
         weight = step.batch.weight * (rows.there() & columns.there())
         share = shared(weight)
         counts = share if self.quality is None else shared(weighed(weight, rows.facts[self.quality], self.sharpness))
@@ -86,6 +86,10 @@ class PairContrast:
             per_sample.detach(),
             {"scale": scale.detach().squeeze()} | figures(out, share, scale),
         )
+
+    def per_sample(self, direction: Direction, side: Block, other: Block) -> Tensor:
+        """(n,) the loss of this rank's samples in one direction, side against other."""
+        return self.loss(direction)
 
 
 class Scaling:

@@ -110,7 +110,8 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
         facts = keywords.get("facts") if isinstance(keywords.get("facts"), dict) else {}
         found += [((*at, "facts", fact), view, recipe.views, "view") for fact, view in facts.items()]
         known = {**facts, **recipe.weighting, **ids}
-        found += _named(keywords, (*at, "quality"), known, "fact, weighting or id")
+        for key in ("quality", "amount"):
+            found += _named(keywords, (*at, key), known, "fact, weighting or id")
         found += _named(keywords, (*at, "scale"), recipe.scales, "scale")
         found += _named(keywords, (*at, "against"), recipe.teachers, "teacher")
         found += _named(keywords, (*at, "teacher"), recipe.teachers, "teacher")

@@ -47,6 +47,7 @@ def step(n: int, views: list[str], *, index: int = 0, part: slice = slice(None),
     known[::3, 0] = torch.nan
     batch.state["u"] = known[part]
     batch.state["pace"] = (torch.rand(n, 2, generator=g) > 0.4).double()[part]
+    batch.state["doubt"] = torch.rand(n, generator=g, dtype=torch.float64)[part]
     batch.views["half"] = (torch.arange(n) % 2)[part]
     return Step(batch, student, {"s": scale}, {"s": bias}, index, 10, {"old": old})
 

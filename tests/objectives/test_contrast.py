@@ -14,6 +14,7 @@ from distpre.errors import RecipeError
 from distpre.objectives.contrast import PairContrast, weighed
 from distpre.objectives.global_contrastive import GlobalContrastive
 from distpre.objectives.in_modal import InModal
+from distpre.objectives.noise_ratio import NoiseRatio
 from distpre.schedule import Constant
 from tests.objectives.steps import assert_same_at_any_world, gradients, shared_out, step
 from tests.ranks import ranks
@@ -38,6 +39,7 @@ TERMS = {
         PairContrast, "a", "old.b", temperature=Constant(0.04), targets=SameId("class"), symmetric=False
     ),
     "quality": partial(PairContrast, "a", "b", scale="s", facts={"good": "half"}, quality="good", sharpness=1.5),
+    "noise_ratio": partial(NoiseRatio, "a", "b", "doubt", strength=0.9, scale="s"),
     "queue": queued,
     "mochi": mixing,
     "sogclr": partial(GlobalContrastive, "a", "b", "u", Constant(0.3), temperature=Constant(0.2)),
@@ -141,3 +143,28 @@ def test_a_queues_columns_of_earlier_steps_are_negatives_of_this_one():
 def test_either_a_scale_or_a_temperature():
     with pytest.raises(RecipeError, match="one of the two"):
         PairContrast("a", "b")
+
+
+def test_the_ratio_form_of_noise_is_its_formula_and_pulls_suspects_harder():
+    s = step(9, ["a", "b"])
+    term = NoiseRatio("a", "b", "doubt", strength=0.9, temperature=Constant(0.2))
+    found = gradients(term, s)
+    leaves = [s.student[view].vector for view in "ab"]
+    rows, columns = there(s, "a"), there(s, "b")
+    both, w = there(s, "a", "b"), 0.9 * s.batch.state["doubt"]
+    e = (leaves[0] @ leaves[1].T / 0.2).exp()
+    own = e.diagonal()
+    others = [(e * columns).sum(1) - own, (e.T * rows).sum(1) - own]
+    counts = [columns.sum() - 1, rows.sum() - 1]
+    each = [-torch.log((1 - w) * own / ((1 - w) * own + w / n * z)) for z, n in zip(others, counts, strict=True)]
+    loss = ((each[0] + each[1]) / 2)[both].mean()
+    torch.testing.assert_close(found["loss"], loss.detach())
+    for view, g in zip("ab", torch.autograd.grad(loss, leaves), strict=True):
+        torch.testing.assert_close(found[view], g)
+    pulls = []
+    for doubt in (0.0, 0.02, 0.98):
+        s = step(64, ["a", "b"])
+        s.batch.present.clear()
+        s.batch.state["doubt"] = torch.full((64,), doubt, dtype=torch.float64)
+        pulls.append(gradients(NoiseRatio("a", "b", "doubt", temperature=Constant(1.0)), s)["a"].norm().item())
+    assert pulls[0] == 0 and 0 < pulls[1] < pulls[2] / 5
