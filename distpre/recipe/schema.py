@@ -28,8 +28,9 @@ Rate = float | dict[str, dict[str, Any]]  # a number, or {cosine: {...}}, {linea
 
 
 class Paper(Frame):
-    """hardware: what the paper trained on, "32 x A100" or, with the memory of one, "8 x A100 40 GB"; for --check. number: the paper's among
-    the 90 that this project takes up.
+    """hardware: what the paper trained on, "32 x A100" or, with the memory of one, "8 x A100 40 GB"; for --check.
+
+    number: the paper's among the 90 that this project takes up.
     """
 
     title: str
