@@ -107,10 +107,10 @@ def measured(recipe: Recipe) -> dict[str, float]:
 
 
 def weighed(recipe: Recipe) -> dict[str, float]:
-    """{"weighting/figure": value} of a run's last step."""
+    """{"weighting/figure": value}, the last that the run said: after a resume the next epoch's end says it again."""
     path = Path(recipe.run.dir, "metrics.jsonl")
     lines = path.read_text().splitlines() if recipe.weighting and path.exists() else []
-    terms = json.loads(lines[-1])["terms"].items() if lines else ()
+    terms = {name: value for line in lines for name, value in json.loads(line)["terms"].items()}.items()
     return {name: value for name, value in terms if name.partition("/")[0] in recipe.weighting and value is not None}
 
 

@@ -59,7 +59,7 @@ def embed(
     entries = source.manifest.entries
     reader = Reader([e.shard for e in entries], [e.header.stamp for e in entries])
     members = partial(_members, vectors, partial(members_of, source.manifest, reader))
-    write_shards(out, split, rows, members, shard_samples=each)
+    write_shards(out, split, rows, members, shard_samples=each, of=list(vectors.items()))
     return f"wrote {len(rows)} samples with {', '.join(f'{view}.npy' for view in views)} of step {step} to {out}"
 
 

@@ -14,6 +14,7 @@ json. What a sample does not have is not in it, and a sample that has no text at
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import sys
@@ -32,16 +33,18 @@ from distpre.data.manifest import open_manifest
 from distpre.data.reader import Reader
 from distpre.data.shards import expand
 from distpre.errors import DataError, program
+from tools.anchors import lines
 from tools.reshard import members_of
 from tools.shard.writer import Members, write_shards
 
 
 @dataclass(frozen=True)
 class Clip:
-    """texts: [text] -> (n, d), pictures: [uint8 array] -> (n, d); unit vectors."""
+    """texts: [text] -> (n, d), pictures: [uint8 array] -> (n, d); unit vectors. name: the model and its weights."""
 
     texts: Callable[[list[str]], NDArray]
     pictures: Callable[[list[NDArray]], NDArray]
+    name: str
 
 
 @dataclass(frozen=True)
@@ -82,18 +85,20 @@ def open_clip_model(model: str, weights: str) -> Clip:
     def pictures(seen: list[NDArray]) -> NDArray:
         return unit(net.encode_image(torch.stack([prepared(Image.fromarray(x)) for x in seen]).to(device)))
 
-    return Clip(texts, pictures)
+    with open(weights, "rb") as f:
+        digest = hashlib.file_digest(f, "sha256").hexdigest()
+    return Clip(texts, pictures, f"{model} {digest}")
 
 
 def embedded(clip: Clip, wanted: Wanted, members: Members) -> Members:
     """The members of a sample, with text.npz and image.npz."""
     text: dict[str, NDArray] = {}
     for source, member in wanted.text.items():
-        lines = [line for line in members.get(member, b"").decode().splitlines() if line.strip()]
+        texts = [line for line in members.get(member, b"").decode().splitlines() if line.strip()]
         templates = ("{}",) if source in wanted.plain else wanted.templates
-        if lines:
-            said = clip.texts([template.replace("{}", line) for line in lines for template in templates])
-            mean = said.reshape(len(lines), len(templates), -1).mean(1)
+        if texts:
+            said = clip.texts([template.replace("{}", line) for line in texts for template in templates])
+            mean = said.reshape(len(texts), len(templates), -1).mean(1)
             text[source] = (mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float32)
     image: dict[str, NDArray] = {}
     for source, pattern in wanted.image.items():
@@ -115,7 +120,7 @@ def write(
     reader = Reader([e.shard for e in manifest.entries], [e.header.stamp for e in manifest.entries])
     rows = [(manifest.digest, ordinal) for ordinal in range(len(manifest))]
     make = partial(_made, clip, wanted, partial(members_of, manifest, reader))
-    write_shards(out, split, rows, make, shard_samples=each)
+    write_shards(out, split, rows, make, shard_samples=each, of=(clip.name, wanted))
     return f"wrote {len(rows)} samples with what the model says of them to {out}"
 
 
@@ -151,11 +156,14 @@ def main() -> int:
     parser.add_argument("--templates", help="a file with a prompt a line, {} is the text (default: the text alone)")
     parser.add_argument("--plain", nargs="*", default=[], help="texts without templates")
     a = parser.parse_args()
-    lines = Path(a.templates).read_text().splitlines() if a.templates else ["{}"]
-    templates = tuple(line for line in lines if "{}" in line)
+    templates = tuple(lines(a.templates)) if a.templates else ("{}",)
+    if not templates or not all("{}" in template for template in templates):
+        raise DataError(f"--templates {a.templates}: a line has no {{}}.", "Write {} where the text goes.")
     wanted = Wanted(_pairs(a.text), _pairs(a.image), _pairs(a.flag), templates, tuple(a.plain))
-    if not templates:
-        raise DataError(f"--templates {a.templates}: no line has a {{}}.", "Write {} where the text goes.")
+    if unknown := sorted(set(a.plain) - set(wanted.text)):
+        raise DataError(
+            f"--plain {unknown[0]}: there is no such --text.", f"There is {', '.join(wanted.text) or 'none'}."
+        )
     print(write(open_clip_model(a.model, a.weights), wanted, a.shards, a.out, split=a.split, each=a.samples))
     return 0
 

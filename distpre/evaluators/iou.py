@@ -35,7 +35,15 @@ class Iou:
         tables, scenes = [], []
         for batch in data():
             there = batch.present_in(self.view) & batch.present_in(self.truth)
+            if self.said is not None:
+                there &= batch.present_in(self.said)
             named, truth = self._named(embed, batch), batch.views[self.truth].long()
+            for view, its in ((self.said, named), (self.truth, truth)):
+                if (its >= len(self.anchors.classes)).any():
+                    what = f"iou: {view} has a part of class {int(its.max())}"
+                    raise RecipeError(
+                        f"{what}; the anchors have {len(self.anchors.classes)}.", "Make them of one list."
+                    )
             tables.append(confusion(truth.to(named.device), named, len(self.anchors.classes))[there.to(named.device)])
             scenes.append(batch.ids[self.by][there].to(named.device))
         each, by = (gathered(torch.cat(x)).cpu().numpy() for x in (tables, scenes))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distpre.contrast import Block, Direction
+from distpre.errors import RecipeError
 from distpre.group import total
 from distpre.objectives.contrast import PairContrast
 from distpre.schedule import Schedule
@@ -17,7 +18,8 @@ class NoiseRatio(PairContrast):
 
     P_i: exp of the logit of the own pair, N_i: the sum of exp over the other B - 1. amount: a fact, such as the name of
     a `weighting`. A reconstruction, and no remedy: it adds log((B - 1)(1 - w) / w) to the own pair's logit, so that a
-    suspect pair is drawn together the harder, and one with w = 0 not at all. The targets `smoothed` are the remedy.
+    suspect pair is drawn together the harder, and one with w = 0 not at all: begin with a plain contrast, and let noise
+    be told `of` one. The targets `smoothed` are the remedy. Raises RecipeError for a strength outside (0, 1).
     """
 
     def __init__(
@@ -25,10 +27,12 @@ class NoiseRatio(PairContrast):
         rows: str,
         columns: str,
         amount: str,
-        strength: float = 1.0,
+        strength: float,
         scale: str | None = None,
         temperature: Schedule | None = None,
     ):
+        if not 0 < strength < 1:
+            raise RecipeError(f"noise_ratio.strength {strength}: with w = 1 a loss is infinite.", "Take 0.95.")
         super().__init__(rows, columns, scale, temperature)
         self.amount, self.strength = amount, strength
 

@@ -48,4 +48,5 @@ class OfParts:
             ids["label"] = views[self.label].long()
             weight = weight * (each(batch.present_in(self.label)) & (ids["label"] >= 0))
         ordinal = each(batch.ordinal) * k + torch.arange(k, device=batch.ordinal.device).repeat(len(batch))
-        return Batch(views, ids, ordinal, weight, {v: each(x) for v, x in batch.present.items()})
+        present, state = ({name: each(x) for name, x in its.items()} for its in (batch.present, batch.state))
+        return Batch(views, ids, ordinal, weight, present, state)

@@ -93,8 +93,7 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
     readers = [(("objective", n), term.component, "train", _OF_TERMS) for n, term in recipe.objective.items()]
     if evaluate:
         readers += [(("evaluate", "tables", n), t, evaluate.data, _OF_TABLES) for n, t in evaluate.tables.items()]
-    held = [(at, component.keywords().get("term"), source, views) for at, component, source, views in readers]
-    readers += [((*at, "term"), Component(**term), *rest) for at, term, *rest in held if isinstance(term, dict)]
+    readers += [((*at, "term"), inner, *rest) for at, component, *rest in readers if (inner := _inner(component))]
     if evaluate:
         domains = evaluate.domains.items()
         ids = sources[evaluate.data].ids if evaluate.data in sources else {}
@@ -109,6 +108,8 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
             found += _named(keywords, (*at, key), embedded + taught, "view that a tower embeds")
         facts = keywords.get("facts") if isinstance(keywords.get("facts"), dict) else {}
         found += [((*at, "facts", fact), view, recipe.views, "view") for fact, view in facts.items()]
+        if at[-1] == "term":  # of parts, whose ids are also what the term around it holds
+            ids = {**ids, **_held(recipe.objective[at[1]].component)}
         known = {**facts, **recipe.weighting, **ids}
         for key in ("quality", "amount"):
             found += _named(keywords, (*at, key), known, "fact, weighting or id")
@@ -159,7 +160,14 @@ def _facts(recipe: Recipe) -> set[str]:
     """Views that a term, a table or a teacher reads as they are."""
     readers = [term.component for term in recipe.objective.values()]
     readers += recipe.evaluate.tables.values() if recipe.evaluate else []
+    readers += [inner for reader in readers if (inner := _inner(reader))]
     return {view for reader in [*readers, *recipe.teachers.values()] for view in _held(reader).values()}
+
+
+def _inner(component: Component) -> Component | None:
+    """The term that it puts to another use."""
+    term = component.keywords().get("term")
+    return Component(**term) if isinstance(term, dict) else None
 
 
 def _held(reader: Component) -> dict[str, str]:
@@ -182,6 +190,10 @@ def _held_is_what_training_sees(recipe: Recipe, document: Document) -> None:
             if spec.eval_ops not in (None, spec.ops):
                 what = f"samples hold what was said of views.{view}.eval_ops, and training sees its `ops`."
                 _refuse(document, ("teachers", name, "facts", view), what, "Make them one, without `eval_ops`.")
+            field = recipe.views[_held(teacher)[view]].field
+            if any(field in source.optional for source in recipe.data.sources.values()):
+                what = f"it is read from the field {field!r}, which samples may lack."
+                _refuse(document, ("teachers", name, "facts", view), what, "Embed all samples, or let none lack it.")
 
 
 def _replay_is_sized(recipe: Recipe, document: Document) -> None:

@@ -68,11 +68,13 @@ def _kept(recipe: Recipe) -> tuple[int, int]:
 def _rows(recipe: Recipe, model: Model) -> dict[str, Tensor | Padded]:
     """{view that training embeds: (1, ...)}"""
     source = build.training(recipe, lambda text: None) if samples(recipe) else None
-    fields = source.sample(source.raw(0)).fields if source else {}
+    fields = build.first_fields(source) if source else {}
     rows = {}
     for name, view in build.views(recipe).items():
         if name not in model.tower_of or name not in recipe.trained_views():
             continue
+        if source and view.field not in fields:
+            raise DataError(f"no sample among the first has the field {view.field}.")
         value = fields[view.field] if source else _made_up(recipe.data.sources["train"].fields[view.field])
         try:
             row = view.at(value, seed=recipe.seed, epoch=0, ordinal=0)

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from distpre import group
+from distpre.data.assemble import FIRST
 from distpre.data.loader import Loader
 from distpre.data.mixture import Mixture
 from distpre.data.pairing import Pairing
-from distpre.data.source import Source
+from distpre.data.source import Source, Unreadable
 from distpre.data.subset import Subset, domain
 from distpre.errors import CheckpointError, DataError, RecipeError
 from distpre.objectives.objective import Objective
@@ -69,9 +70,11 @@ def teachers(recipe: Recipe, towers: dict[str, Tower]) -> dict[str, Teacher]:
     return made
 
 
-def begin_teachers(model: Model) -> None:
+def begin_teachers(model: Model, only: Callable[[str], bool] = lambda name: True) -> None:
     """At a stage's beginning: copies of the student, or the weights that they name. Raises CheckpointError."""
     for name, teacher in model.teachers.items():
+        if not only(name):
+            continue
         teacher.copy_from(model.towers)
         try:
             teacher.teaching.begin(teacher)
@@ -83,9 +86,19 @@ def check_cached(recipe: Recipe, source: Source | Subset | Mixture, views: dict[
     """What samples hold of a teacher is of one look at each: raises RecipeError for a view that draws at random."""
     for name, teaching in teachings(recipe).items():
         for view in teaching.facts:
-            if views[view].draws(source.sample(source.raw(0)).fields[views[view].field]):
+            value = first_fields(source).get(views[view].field)
+            if value is not None and views[view].draws(value):
                 what = f"teachers.{name}.facts: views.{view}.ops draw at random, and the samples hold one look at each."
                 raise RecipeError(what, "Take the ops out, or a teacher that looks each time (`frozen`).")
+
+
+def first_fields(source: Source | Subset | Mixture) -> dict[str, Any]:
+    """{field: its value in the first sample that can be read and has it}, of the first FIRST samples."""
+    found: dict[str, Any] = {}
+    for ordinal in range(min(len(source), FIRST)):
+        with contextlib.suppress(Unreadable):
+            found = source.sample(source.raw(ordinal)).fields | found
+    return found
 
 
 def teachings(recipe: Recipe) -> dict[str, Teaching]:

@@ -100,10 +100,12 @@ def check_stages(stages: list[Stage], number: int, run_dir: str | Path, note: Ca
 
 def _check_teachers(recipe: Recipe, run_dir: str | Path) -> None:
     """Files of weights, other than those that the run itself will have written by then, must be there and fit."""
-    files = [getattr(teaching, "weights", None) for teaching in build.teachings(recipe).values()]
-    if any(file and not Path(file).resolve().is_relative_to(Path(run_dir).resolve()) for file in files):
+    files = {name: getattr(teaching, "weights", None) for name, teaching in build.teachings(recipe).items()}
+    own = Path(run_dir).resolve()
+    others = {name for name, file in files.items() if file and not Path(file).resolve().is_relative_to(own)}
+    if others:
         with torch.random.fork_rng(devices=[]):
-            build.begin_teachers(build.model(recipe, fresh=False))
+            build.begin_teachers(build.model(recipe, fresh=False), others.__contains__)
 
 
 @contextlib.contextmanager

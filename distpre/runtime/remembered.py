@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distpre.data.loader import Loader
-from distpre.errors import DataError, DistpreError
+from distpre.errors import DataError, DistpreError, RecipeError
 from distpre.group import rank
 from distpre.objectives.objective import StepResult
 from distpre.recipe import Recipe
@@ -46,6 +46,9 @@ class Remembered:
         size, end = len(self.loader.source), self.loader.position
         for name, (weighting, state) in self.parts.items():
             if not result.skipped:
+                if weighting.of not in result.per_sample:
+                    what = f"weighting.{name}.of: the term {weighting.of!r} says nothing of single samples."
+                    raise RecipeError(what, f"There is {', '.join(result.per_sample) or 'none that does'}.")
                 weighting.observe(state, batch, result.per_sample[weighting.of])
             if end // size > (end - self.loader.batch) // size:
                 epoch = end // size

@@ -30,7 +30,10 @@ class OneSource:
         group = there[rng.integers(len(there))]
         rows = np.atleast_2d(value[group[rng.integers(len(group))]])
         row = rows[rng.integers(len(rows))].astype(np.float32)
-        return row / np.linalg.norm(row)
+        length = np.linalg.norm(row)
+        if not length > 0:
+            raise ValueError(f"a vector of length {length}")
+        return row / length
 
     def _usable(self, value: dict[str, Array], name: str) -> bool:
         flag = self.unless.get(name)

@@ -75,3 +75,13 @@ def test_data_without_truth_is_named(tmp_path):
         list(Iou("points", path, {"truth": "truth"}, "scene").run(FakeTowers(), each))
     with pytest.raises(RecipeError, match="facts name no truth"):
         Iou("points", path, {}, "scene")
+
+
+@pytest.mark.parametrize("view", ["truth", "said"])
+def test_a_class_that_the_anchors_do_not_have_is_named(tmp_path, view):
+    path = str(tmp_path / "anchors.safetensors")
+    views = data(path)[0]
+    views[view][3, 2] = 4
+    with pytest.raises(RecipeError, match=f"{view} has a part of class 4; the anchors have 4"):
+        each = batches(views, {"scene": torch.arange(13)})
+        list(Iou("points", path, {"truth": "truth", "said": "said"}, "scene").run(FakeTowers(), each))

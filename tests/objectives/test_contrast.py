@@ -166,5 +166,8 @@ def test_the_ratio_form_of_noise_is_its_formula_and_pulls_suspects_harder():
         s = step(64, ["a", "b"])
         s.batch.present.clear()
         s.batch.state["doubt"] = torch.full((64,), doubt, dtype=torch.float64)
-        pulls.append(gradients(NoiseRatio("a", "b", "doubt", temperature=Constant(1.0)), s)["a"].norm().item())
+        pulls.append(gradients(NoiseRatio("a", "b", "doubt", 0.999, temperature=Constant(1.0)), s)["a"].norm().item())
     assert pulls[0] == 0 and 0 < pulls[1] < pulls[2] / 5
+    for strength in (0.0, 1.0, 1.5):
+        with pytest.raises(RecipeError, match="strength"):
+            NoiseRatio("a", "b", "doubt", strength=strength, scale="s")

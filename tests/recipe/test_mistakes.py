@@ -9,6 +9,7 @@ from distpre.errors import RecipeError
 from distpre.recipe import load
 
 QUICKSTART = Path(__file__).parents[2] / "recipes/quickstart.yaml"
+SCENES = f"{QUICKSTART.parent / 'scenes/clip2scene.yaml'}:world_pixels"
 
 # name: (text of the quickstart, what is written instead, what the error says after "mine.yaml:LINE: ")
 IN_THE_FILE = {
@@ -179,3 +180,18 @@ def test_names_that_are_also_names_of_types_do_not_hide_the_place():
     assert "float" in load("mine.yaml").views
     with pytest.raises(RecipeError, match="views.float.feild: there is no such key. Did you mean 'field'"):
         load("mine.yaml", ["views.float.feild=image"])
+
+
+def test_what_parts_are_of_is_an_id_for_the_term_within():
+    same = "objective.pairs.term.targets={name: same_id, id: label}"
+    assert load(SCENES, ["objective.pairs.facts={label: label}", same])
+    with pytest.raises(RecipeError, match="objective.pairs.term.targets.id: there is no id of data.train 'lable'"):
+        load(SCENES, [same.replace("id: label", "id: lable")])
+
+
+def test_what_samples_say_of_a_teacher_must_be_in_every_sample():
+    words = ["views.said={field: said, ops: []}", "data.train.fields.said=said.npy", "data.test.fields.said=said.npy"]
+    words += ["teachers.old={name: cached, facts: {image: said}}", "views.image.eval_ops=null"]
+    load(str(QUICKSTART), words)
+    with pytest.raises(RecipeError, match="teachers.old.facts.image: it is read from the field 'said', which samples"):
+        load(str(QUICKSTART), [*words, "data.train.optional=[said]"])

@@ -1,12 +1,17 @@
 """What --check says of activations against what a real forward pass keeps."""
 
+import io
+import json
 import re
 
+import numpy as np
 import torch
+from PIL import Image
 
 from distpre.recipe import load, prepare
 from distpre.runtime import build
 from distpre.runtime.activations import activations
+from tests.data.tars import tar
 
 FOLDERS = "data.prepare.out={0}", "data.train.shards={0}/train-000.tar", "data.test.shards={0}/test-000.tar"
 
@@ -63,3 +68,17 @@ def test_without_shards_pictures_and_texts_are_made_up_and_arrays_are_not(tmp_pa
     assert said(load("recipes/quickstart.yaml:small", [nowhere]))[0] == 16
     line = activations(load("recipes/oct/octcube.yaml:small", [nowhere]))
     assert line == "activations not told: what a .oct.npy is like shows when the shards are there."
+
+
+def test_a_first_sample_that_lacks_a_field_or_is_damaged_is_passed_over(tmp_path):
+    content = json.dumps({"eye": 0}).encode()
+    picture, other = io.BytesIO(), io.BytesIO()
+    Image.new("L", (32, 32)).save(picture, "png")
+    np.save(other, np.zeros((12, 32, 32), np.uint8))
+    members = [("0.oct.npy", b"no array"), ("0.json", content), ("1.oct.npy", other.getvalue()), ("1.json", content)]
+    members += [("2.oct.npy", other.getvalue()), ("2.ir.png", picture.getvalue()), ("2.json", content)]
+    shards = str(tar(tmp_path / "train-000.tar", members))
+    words = ["data.prepare=null", f"data.train.shards={shards}", f"data.test.shards={shards}"]
+    recipe = load("recipes/oct/octcube_ir.yaml:small", words)
+    build.source(recipe, "train", lambda text: None)
+    assert said(recipe)[0] == 8

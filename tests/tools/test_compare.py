@@ -63,7 +63,9 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path, trained, capsys):
 
 def test_what_a_weighting_said_last_stands_beside_the_measures(tmp_path):
     recipe = load("recipes/robust/nevlp.yaml", [f"run.dir={tmp_path}"])
-    said = [{"terms": {"match/loss": 1.0, "noise/auroc": a, "noise/means_low": None}} for a in (0.5, 0.9)]
+    said = [{"terms": {"match/loss": 1.0, "noise/auroc": a, "noise/means_low": None}} for a in (0.5, 0.9)] + [
+        {"terms": {"match/loss": 1.0}}
+    ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
     assert compare.weighed(recipe) == {"noise/auroc": 0.9}
     assert compare.weighed(load(RECIPE, [f"run.dir={tmp_path}"])) == {}

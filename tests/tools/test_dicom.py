@@ -10,8 +10,8 @@ from PIL import Image
 
 from distpre.data.source import Source
 from distpre.errors import DataError
+from tools.shard import dicom, volumes
 from tools.shard import oct as scans
-from tools.shard import volumes
 from tools.shard.__main__ import main
 
 pydicom = pytest.importorskip("pydicom", reason="pip install 'distpre[medical]'")
@@ -226,3 +226,15 @@ def test_real_b_scans_are_held_out_by_patient(shared_data, tmp_path):
     assert {s.fields["x"].shape[:2] for s in train} == {(1, 496)} and "CNV" in {
         s.fields["told"]["diagnosis"] for s in train
     }
+
+
+def test_a_file_named_by_its_uid_is_known_by_its_letters(tmp_path):
+    for name, is_one in (
+        ("1.2.840.113619.2.55.3", True),
+        ("IM0001", True),
+        ("a.dcm", True),
+        ("a.nii", False),
+        ("1.2", False),
+    ):
+        (tmp_path / name).write_bytes(b"\0" * 128 + (b"DICM" if name != "1.2" else b"text"))
+        assert dicom.is_dicom(tmp_path / name) is is_one

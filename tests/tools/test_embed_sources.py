@@ -25,7 +25,9 @@ def png(grey: int) -> bytes:
     return out.getvalue()
 
 
-CLIP = Clip(lambda said: np.stack([vector(t) for t in said]), lambda seen: np.stack([[x[0, 0], 1.0] for x in seen]))
+CLIP = Clip(
+    lambda said: np.stack([vector(t) for t in said]), lambda seen: np.stack([[x[0, 0], 1.0] for x in seen]), "a model"
+)
 WANTED = Wanted(
     {"raw": "txt", "found": "found.txt"},
     {"thumbnail": "thumb.png", "renders": "render_*.png"},

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from distpre.data.source import Source
 from distpre.errors import DataError
-from tools.shard import class_folder, digits, emoji, image_text, writer
+from tools.shard import class_folder, digits, emoji, image_text, people, writer
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -357,3 +358,20 @@ def test_the_emoji_recipe_finds_the_shards_that_its_command_writes(shared_data, 
         assert all({"png", "txt", "json"} <= set(s) for s in read)
         bases[split] = {json.loads(s["json"])["base"] for s in read}
     assert not bases["train"] & bases["test"] and len(bases["train"] | bases["test"]) == 1336
+
+
+def test_shards_of_the_same_rows_with_other_contents_are_not_taken_for_new_ones(tmp_path):
+    for _ in range(2):
+        writer.write_shards(tmp_path, "train", [1, 2], partial(told, "old"), shard_samples=2, of=("old",))
+    with pytest.raises(DataError, match="shards of other rows, contents"):
+        writer.write_shards(tmp_path, "train", [1, 2], partial(told, "new"), shard_samples=2, of=("new",))
+
+
+def told(said, row):
+    return {"txt": said.encode()}
+
+
+def test_facts_of_participants_are_found_by_their_numbers_too(tmp_path):
+    table = tmp_path / "people.jsonl"
+    table.write_text('{"participant": 7, "age": 30}\n')
+    assert people.facts(str(table), "participant") == {"7": {"age": 30}}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from distpre.errors import RecipeError
 from distpre.towers.encoders.point_graph import PointGraph, largest, nearest
@@ -48,3 +49,12 @@ def test_the_order_of_points_changes_their_order_alone_and_every_parameter_learn
 def test_a_layer_without_neighbours_is_refused(wrong):
     with pytest.raises(RecipeError, match="at least 1"):
         PointGraph(3, 8, **wrong)
+
+
+def test_a_scene_far_away_is_the_same_scene_in_bfloat16_too():
+    torch.manual_seed(0)
+    layer, h, places = PointGraph(3, 16, 4, [1]).layers[0], torch.randn(1, 60, 16), 3 * torch.rand(1, 60, 3)
+    near = nearest(places, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        here, there = layer(h, places, near), layer(h, places + 50, near)
+    assert F.cosine_similarity(here.float(), there.float(), dim=2).min() > 0.9999

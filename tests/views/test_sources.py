@@ -33,3 +33,8 @@ def test_a_sample_whose_only_text_is_flagged_lacks_the_view(tmp_path, optional):
         np.testing.assert_allclose(batch.views["t"].norm(dim=1).numpy(), order, rtol=1e-6)
     else:
         assert batch.weight.tolist() == [float(there) for there in order]
+
+
+def test_a_vector_of_no_length_makes_its_sample_bad():
+    with pytest.raises(ValueError, match="length 0"):
+        OneSource([["raw"]])({"raw": np.zeros(3)}, np.random.default_rng(0))

@@ -22,7 +22,7 @@ from distpre.runtime.engine import join_group
 from distpre.runtime.update import update
 from distpre.types import Batch
 from distpre.weighting.state import SampleState
-from tools.bench.teacher import contestant, timed
+from tools.bench.teacher import contestant, first_batches, last_stage, timed
 
 
 def main(argv: list[str]) -> int:
@@ -36,7 +36,9 @@ def main(argv: list[str]) -> int:
         raise RecipeError(f"{asked.recipe} has no `weighting`, so that no state is kept.", "Name another recipe.")
     prepare(recipe, print)
     join_group()
-    (engine, objective), batches = contestant(asked.recipe)
+    stage = last_stage(asked.recipe)
+    engine, objective = contestant(stage)
+    batches = [batch.to(engine.device) for batch in first_batches(stage.recipe)]
     made = {name: build(component, "weighting") for name, component in recipe.weighting.items()}
     states = {name: SampleState(asked.samples, each.columns, "") for name, each in made.items()}
     for state in states.values():

@@ -18,8 +18,8 @@ EVEN = 0.1  # of a gap between slices, which gaps may differ by: tables move une
 
 
 def is_dicom(file: Path) -> bool:
-    """By its suffix; without one, by the letters DICM. A DICOMDIR is none: it lists others."""
-    if file.suffix or file.name == "DICOMDIR":
+    """By its suffix; without one, or with that of a UID, by the letters DICM. A DICOMDIR is none: it lists others."""
+    if (file.suffix and not file.suffix[1:].isdigit()) or file.name == "DICOMDIR":
         return file.name.lower().endswith(SUFFIXES)
     with open(file, "rb") as f:
         return f.read(132)[128:] == b"DICM"

@@ -71,7 +71,7 @@ def write(
     if wrong:
         parts["train"] = shuffled(parts["train"], wrong)
     ids = {f"json.{split_by}"} if split_by else set()
-    asked = {"shard_samples": shard_samples, "workers": workers, "ids": ids}
+    asked = {"shard_samples": shard_samples, "workers": workers, "ids": ids, "of": (concepts,) if concepts else ()}
     for split, chosen in parts.items():
         if chosen:
             write_shards(out, split, chosen, partial(members, concepts=concepts), **asked)

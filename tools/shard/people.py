@@ -102,7 +102,7 @@ def facts(table: str | None, column: str) -> Facts:
     rows = list(table_rows(Path(table)))
     if rows and column not in rows[0]:
         raise DataError(f"{table}: no column {column!r}.", f"There is {', '.join(rows[0])}.")
-    return {row[column]: {name: _number(value) for name, value in row.items() if name != column} for row in rows}
+    return {str(row[column]): {name: _number(value) for name, value in row.items() if name != column} for row in rows}
 
 
 def _number(value: Any) -> Any:

@@ -51,18 +51,20 @@ def write_shards(
     workers: Workers = 1,
     ids: Iterable[str] = (),
     together: Callable[[Any], Any] | None = None,
+    of: Any = (),
 ) -> list[Path]:
     """rows[i] becomes the sample 0000000i of OUT/split-000.tar, split-001.tar ... of `shard_samples` samples each.
 
     members(row) -> {extension: bytes}, called by `workers` (spread.py). A shard is written under another name and
     renamed when whole, and gets an index beside it, with the id columns `ids` (distpre/data/ids.py), and a line in
     OUT/SHA256SUMS; one that is there already is left alone, so the same call goes on after a kill. Neighbouring rows
-    of one together(row) are never in two shards: a shard then ends before a group that would not fit. Raises DataError
-    where OUT holds shards of other rows or another size: mixed, held-out samples could stand in training shards.
+    of one together(row) are never in two shards: a shard then ends before a group that would not fit. of: what members
+    are made of beside the rows. Raises DataError where OUT holds shards of other rows or contents, or of another size:
+    mixed, held-out samples could stand in training shards.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, split, rows, shard_samples)
+    _claim(folder, split, rows, shard_samples, of)
     cuts = _cuts(rows, shard_samples, together)
     jobs = [
         (folder / f"{split}-{i:03d}.tar", first, rows[first:end], members)
@@ -86,15 +88,19 @@ def _cuts(rows: list[Any], shard_samples: int, together: Callable[[Any], Any] | 
     return [*cuts, end]
 
 
-def _claim(folder: Path, split: str, rows: list[Any], shard_samples: int) -> None:
+def _claim(folder: Path, split: str, rows: list[Any], shard_samples: int, of: Any) -> None:
     """Notes what the split's shards are made of, before the first of them."""
     digest = hashlib.blake2b(str(shard_samples).encode(), digest_size=16)
     _feed(digest, rows)
+    if of != ():
+        _feed(digest, of)
     made_of = digest.hexdigest()
     claim = folder / f".{split}.rows"
     there = claim.exists() or any(folder.glob(f"{split}-*.tar"))
     if there and (not claim.exists() or claim.read_text() != made_of):
-        raise DataError(f"{folder}: holds {split} shards of other rows, split or size.", "Give an empty folder.")
+        raise DataError(
+            f"{folder}: holds {split} shards of other rows, contents, split or size.", "Give an empty folder."
+        )
     claim.write_text(made_of)
 
 

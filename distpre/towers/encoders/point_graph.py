@@ -53,8 +53,10 @@ class _Layer(nn.Module):
         self.mix = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, h: Tensor, places: Tensor, near: Tensor) -> Tensor:
-        said, where = self.before(h), self.place(places)
-        return h + self.mix(self.own(said) + largest(self.other(said) + where, near) - where)
+        with torch.autocast(places.device.type, enabled=False):  # bfloat16 would lose what tells neighbours apart
+            where = self.place(places.float())
+        said = self.before(h)
+        return h + self.mix(self.own(said) + (largest(self.other(said) + where, near) - where).to(h.dtype))
 
 
 def largest(x: Tensor, near: Tensor) -> Tensor:
