@@ -97,16 +97,23 @@ def test_a_view_that_training_sees_otherwise_is_refused():
         load(QUICKSTART, words("{text: said}"))
 
 
-class One:
-    """A source of one sample."""
+class OneOfTwo:
+    """A source of two samples, the first of them damaged."""
+
+    def __len__(self):
+        return 2
 
     def raw(self, ordinal: int):
+        from distpre.data.source import Unreadable
+
+        if ordinal == 0:
+            raise Unreadable("its bytes are gone")
         return ordinal
 
     def sample(self, raw: int):
         from distpre.types import Sample
 
-        return Sample("0", 0, {"image": np.zeros((8, 8), np.uint8)})
+        return Sample("1", 1, {"image": np.zeros((8, 8), np.uint8)})
 
 
 @pytest.mark.parametrize(
@@ -117,6 +124,6 @@ def test_a_view_that_draws_at_random_is_refused(ops, draws):
 
     recipe = load(QUICKSTART, words(ops=ops))
     if not draws:
-        return build.check_cached(recipe, One(), build.views(recipe))
+        return build.check_cached(recipe, OneOfTwo(), build.views(recipe))
     with pytest.raises(RecipeError, match="teachers.old.facts: views.image.ops draw at random"):
-        build.check_cached(recipe, One(), build.views(recipe))
+        build.check_cached(recipe, OneOfTwo(), build.views(recipe))
