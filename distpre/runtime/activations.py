@@ -35,7 +35,7 @@ def activations(recipe: Recipe) -> str:
         rows, kept = _kept(recipe)
     except DataError as e:
         return f"activations not told: {e.what}"
-    return f"activations of {rows:,} samples, the micro-batch of a worker: {bytes_said(kept)}"
+    return f"activations {bytes_said(kept)} a worker, of a micro-batch of {rows:,}"
 
 
 def _kept(recipe: Recipe) -> tuple[int, int]:

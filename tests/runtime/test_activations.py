@@ -43,9 +43,8 @@ def kept_in_truth(recipe):
 
 
 def said(recipe):
-    rows, number, unit = re.fullmatch(
-        r"activations of ([\d,]+) samples, the micro-batch of a worker: ([\d.]+) (\w+)", activations(recipe)
-    ).groups()
+    line = r"activations ([\d.]+) (\w+) a worker, of a micro-batch of ([\d,]+)"
+    number, unit, rows = re.fullmatch(line, activations(recipe)).groups()
     return int(rows), float(number), {"KiB": 1024, "MiB": 1024**2}[unit]
 
 
