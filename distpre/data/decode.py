@@ -27,8 +27,8 @@ except ImportError:
 NPY_1_0 = b"\x93NUMPY\x01\x00"
 
 
-class Layout(NamedTuple):
-    """What an npy file's header says."""
+class NpyHeader(NamedTuple):
+    """order: "C", or "F" where columns are stored one after another."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -63,16 +63,16 @@ def jpeg(content: bytes) -> NDArray:
 def numpy_array(content: bytes) -> NDArray:
     """As numpy.load, whose reading of the header takes longer than a small array: headers seen before are known."""
     start = 10 + int.from_bytes(content[8:10], "little")
-    if content[:8] != NPY_1_0 or (layout := _layout(content[:start])).dtype.hasobject:
+    if content[:8] != NPY_1_0 or (header := _npy_header(content[:start])).dtype.hasobject:
         return np.load(io.BytesIO(content), allow_pickle=False)
-    return np.ndarray(layout.shape, layout.dtype, content, start, order=layout.order).copy("K")
+    return np.ndarray(header.shape, header.dtype, content, start, order=header.order).copy("K")
 
 
 @lru_cache(maxsize=4096)
-def _layout(header: bytes) -> Layout:
+def _npy_header(header: bytes) -> NpyHeader:
     file = io.BytesIO(header[len(NPY_1_0) :])
     shape, columns_first, dtype = np.lib.format.read_array_header_1_0(file)
-    return Layout(shape, dtype, "F" if columns_first else "C")
+    return NpyHeader(shape, dtype, "F" if columns_first else "C")
 
 
 def numpy_arrays(content: bytes) -> dict[str, NDArray]:

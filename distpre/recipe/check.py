@@ -108,7 +108,7 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
             found += _named(keywords, (*at, key), embedded + taught, "view that a tower embeds")
         facts = keywords.get("facts") if isinstance(keywords.get("facts"), dict) else {}
         found += [((*at, "facts", fact), view, recipe.views, "view") for fact, view in facts.items()]
-        if at[-1] == "term":  # of parts, whose ids are also what the term around it holds
+        if at[0] == "objective" and at[-1] == "term":  # of parts, whose ids are also what the term around it holds
             ids = {**ids, **_held(recipe.objective[at[1]].component)}
         known = {**facts, **recipe.weighting, **ids}
         for key in ("quality", "amount"):

@@ -71,7 +71,10 @@ def teachers(recipe: Recipe, towers: dict[str, Tower]) -> dict[str, Teacher]:
 
 
 def begin_teachers(model: Model, only: Callable[[str], bool] = lambda name: True) -> None:
-    """At a stage's beginning: copies of the student, or the weights that they name. Raises CheckpointError."""
+    """At a stage's beginning: copies of the student, or the weights that they name. Raises CheckpointError.
+
+    only: says of a teacher's name whether it begins.
+    """
     for name, teacher in model.teachers.items():
         if not only(name):
             continue
