@@ -82,6 +82,7 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
     for name, source in sources.items():
         named = enumerate(source.optional)
         found += [(("data", name, "optional", i), f, source.fields, f"field of data.{name}") for i, f in named]
+        found += [(("data", name, "shapes", f), f, source.fields, f"field of data.{name}") for f in source.shapes]
     if recipe.data.pairing and "train" in sources:
         keywords, ids = recipe.data.pairing.keywords(), sources["train"].ids
         found += _named(keywords, ("data", "pairing", "id"), ids, "id of data.train")

@@ -24,6 +24,7 @@ class Component(BaseModel):
 
 
 Where = dict[str, list[int | str]]
+Shape = list[PositiveInt]
 Rate = float | dict[str, dict[str, Any]]  # a number, or {cosine: {...}}, {linear: {...}}, {steps: {...}}
 
 
@@ -44,10 +45,13 @@ class SourceSpec(Frame):
 
     optional: fields that a sample may lack; it then counts in no term that reads their views.
     where: {id: values}: only the samples that have one of the values, for every id that is named.
+    shapes: {field: shape} of arrays and pictures, {field: {key: shape}} of npz, as the shards are to hold them; what
+    --check goes by until they are written.
     """
 
     shards: str | list[str]
     fields: dict[str, str]
+    shapes: dict[str, Shape | dict[str, Shape]] = {}
     ids: dict[str, str] = {}
     optional: list[str] = []
     where: Where = {}

@@ -1,24 +1,31 @@
-"""What a forward pass keeps for the backward one, found with tensors that have shapes and no values."""
+"""What a forward pass keeps for the backward one, and the tokens in it, found with tensors without values."""
 
 from __future__ import annotations
 
+import logging
+import math
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from torch.overrides import TorchFunctionMode
 
 from distpre.data.collate import collate
 from distpre.errors import DataError, DistpreError
 from distpre.recipe import Recipe
+from distpre.recipe.schema import SourceSpec
+from distpre.recipe.stages import stages
 from distpre.runtime import build
 from distpre.runtime.plan import bytes_said, samples
 from distpre.towers.model import Model
+from distpre.towers.tower import Tower
 from distpre.types import Padded
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff")
@@ -26,20 +33,39 @@ UNKNOWN = "a tower's shapes hang on the values.", "Train a step on the device to
 
 
 def activations(recipe: Recipe) -> str:
-    """What autograd saves in the forward pass of one micro-batch of a worker, weights and contrast apart: a line.
+    """Lines: the tokens of a step, where encoders attend; what autograd saves in the forward pass of one micro-batch of
+    a worker, weights and contrast apart. Stages of other figures have lines of their own.
 
-    Views are of the first sample of data.train where its shards are indexed, else of a made-up picture or text; where
-    neither will do, and where a tower's shapes hang on values, the line says so.
+    Views are of the first sample of data.train where its shards are indexed, else of a made-up one, by
+    data.train.shapes; where neither will do, and where a tower's shapes hang on values, the line says so.
     """
+    alike: dict[str, str] = {}
+    said: dict[str, list[str]] = {}
+    for stage in stages(recipe):
+        its = stage.recipe
+        key = repr((its.views, its.towers, its.teachers, its.train, its.launch, its.objective))
+        if key not in alike:
+            alike[key] = _said(its)
+        said.setdefault(alike[key], []).append(stage.name)
+    if len(said) == 1:
+        return next(iter(said))
+    return "\n".join(f"stage {', '.join(names)}: " + text.replace("\n", "; ") for text, names in said.items())
+
+
+def _said(recipe: Recipe) -> str:
     try:
-        rows, kept = _kept(recipe)
+        rows, kept, tokens = _kept(recipe)
     except DataError as e:
         return f"activations not told: {e.what}"
-    return f"activations {bytes_said(kept)} a worker, of a micro-batch of {rows:,}"
+    line = f"activations {bytes_said(kept)} a worker, of a micro-batch of {rows:,}"
+    if not tokens:
+        return line
+    batch, each = recipe.train.batch, " + ".join(f"{view} {n:,}" for view, n in tokens.items())
+    return f"tokens {batch * sum(tokens.values()):,} a step: {batch:,} samples of {each}\n{line}"
 
 
-def _kept(recipe: Recipe) -> tuple[int, int]:
-    """(samples, bytes). Raises DataError."""
+def _kept(recipe: Recipe) -> tuple[int, int, dict[str, int]]:
+    """(samples, bytes, {view: tokens of a sample}). Raises DataError."""
     with torch.device("meta"):
         model = build.model(recipe, fresh=False)
     train = recipe.train
@@ -57,12 +83,47 @@ def _kept(recipe: Recipe) -> tuple[int, int]:
             kept[storage._cdata] = storage  # held, so that no other storage takes its address
         return x
 
+    attended = _Attended(model, views)
+    quiet = logging.getLogger("torch._subclasses.fake_tensor")
+    before, quiet.level = quiet.level, logging.CRITICAL  # it tells what is told below
     try:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), attended:
             model.train()(views)
     except (DataDependentOutputException, DynamicOutputShapeException) as e:
         raise DataError(*UNKNOWN) from e
-    return b, sum(storage.nbytes() for storage in kept.values())
+    except RuntimeError as e:
+        sizes = ", ".join(f"{name} {tuple(_values(x).shape[1:])}" for name, x in views.items())
+        raise DataError(f"no tower takes a sample of {sizes}: {e}.", "Give data.train.shapes, or mend the ops.") from e
+    finally:
+        quiet.level = before
+    tokens = {name: n // b for name, n in attended.tokens.items() if n and name not in model.taught}
+    return b, sum(storage.nbytes() for storage in kept.values()), tokens
+
+
+class _Attended(TorchFunctionMode):
+    """tokens: {view: how many of a batch meet in its encoder's largest attention}, 0 where nothing attends."""
+
+    def __init__(self, model: Model, views: dict[str, Any]):
+        self.tokens: dict[str, int] = {}
+        self.most, names = 0, iter(views)
+
+        def end(*ignored: Any) -> None:
+            self.tokens[next(names)], self.most = self.most, 0
+
+        def begin(*ignored: Any) -> None:
+            self.most = 0  # the head before this encoder may have attended
+
+        for tower in filter(lambda its: isinstance(its, Tower), model.modules()):
+            tower.encoder.register_forward_pre_hook(begin)
+            tower.encoder.register_forward_hook(end)
+
+    def __torch_function__(self, function: Any, types: Any, given: tuple = (), keywords: dict | None = None) -> Any:
+        if function is F.scaled_dot_product_attention:  # (..., heads, tokens, width)
+            *rows, _, tokens, _ = given[0].shape
+            self.most = max(self.most, math.prod(rows) * tokens)
+        elif function is F.multi_head_attention_forward:  # (tokens, batch, width)
+            self.most = max(self.most, math.prod(given[0].shape[:-1]))
+        return function(*given, **(keywords or {}))
 
 
 def _rows(recipe: Recipe, model: Model) -> dict[str, Tensor | Padded]:
@@ -75,7 +136,7 @@ def _rows(recipe: Recipe, model: Model) -> dict[str, Tensor | Padded]:
             continue
         if source and view.field not in fields:
             raise DataError(f"no sample among the first has the field {view.field}.")
-        value = fields[view.field] if source else _made_up(recipe.data.sources["train"].fields[view.field])
+        value = fields[view.field] if source else _made_up(recipe.data.sources["train"], view.field)
         try:
             row = view.at(value, seed=recipe.seed, epoch=0, ordinal=0)
         except DistpreError:
@@ -88,14 +149,24 @@ def _rows(recipe: Recipe, model: Model) -> dict[str, Tensor | Padded]:
     return rows
 
 
-def _made_up(member: str) -> Any:
+def _made_up(source: SourceSpec, field: str) -> Any:
     """Raises DataError."""
-    kind = member.rpartition(".")[2]
+    kind, shape = source.fields[field].rpartition(".")[2], source.shapes.get(field)
     if kind in PICTURES:
-        return np.zeros((512, 512, 3), np.uint8)
+        return np.zeros(shape or (512, 512, 3), np.uint8)
     if kind in ("txt", "text"):
         return "a photo of a cat"
-    raise DataError(f"what a .{member} is like shows when the shards are there.", "Write them first.")
+    if shape is None:
+        what = f"what a .{source.fields[field]} is like shows when the shards are there."
+        raise DataError(what, f"Write them first, or give its shape: data.train.shapes: {{{field}: [3, 300]}}.")
+    rng = np.random.default_rng(0)  # not zeros: ops may divide by a spread
+    if isinstance(shape, dict):
+        return {key: rng.random(its, np.float32) for key, its in shape.items()}
+    return rng.random(shape, np.float32)
+
+
+def _values(x: Tensor | Padded) -> Tensor:
+    return x.values if isinstance(x, Padded) else x
 
 
 def _batch(row: Tensor | Padded, b: int, mode: FakeTensorMode) -> Tensor | Padded:

@@ -43,7 +43,7 @@ def kept_in_truth(recipe):
 
 
 def said(recipe):
-    line = r"activations ([\d.]+) (\w+) a worker, of a micro-batch of ([\d,]+)"
+    line = r"(?:tokens .*\n)?activations ([\d.]+) (\w+) a worker, of a micro-batch of ([\d,]+)"
     number, unit, rows = re.fullmatch(line, activations(recipe)).groups()
     return int(rows), float(number), {"KiB": 1024, "MiB": 1024**2}[unit]
 
@@ -62,11 +62,39 @@ def test_a_view_with_hidden_parts_has_the_shape_of_its_seen_ones(tmp_path):
     assert rows == 8 and abs(number * unit - kept_in_truth(recipe)) <= 0.06 * unit
 
 
-def test_without_shards_pictures_and_texts_are_made_up_and_arrays_are_not(tmp_path):
+def test_tokens_are_what_encoders_attend_to(tmp_path):
+    nowhere = f"data.train.shards={tmp_path}/nothing.tar"
+    line = activations(load("recipes/quickstart.yaml:small", [nowhere])).splitlines()[0]
+    assert line == "tokens 928 a step: 32 samples of image 17 + text 12"  # (32 / 8)^2 + 1, the context's length
+    # a tenth of 4 x 8 x 8 tubelets and a fifth of 8 x 8, one more each; not the 256 of the decoder
+    line = activations(load("recipes/oct/octcube.yaml:small", [nowhere, "data.train.shapes={oct: [12, 32, 32]}"]))
+    assert line.splitlines()[0] == "tokens 328 a step: 8 samples of volume 27 + frame 14"
+
+
+def test_without_shards_pictures_and_texts_are_made_up_and_arrays_by_their_shapes(tmp_path):
     nowhere = f"data.train.shards={tmp_path}/nothing.tar"
     assert said(load("recipes/quickstart.yaml:small", [nowhere]))[0] == 16
-    line = activations(load("recipes/oct/octcube.yaml:small", [nowhere]))
-    assert line == "activations not told: what a .oct.npy is like shows when the shards are there."
+    octcube, shapes = "recipes/oct/octcube.yaml:small", "data.train.shapes"
+    shape = {"there": activations(prepared(octcube, tmp_path))}
+    for name, its in (("same", "{oct: [12, 32, 32]}"), ("none", "{}")):
+        shape[name] = activations(load(octcube, [nowhere, f"{shapes}={its}"]))
+    assert shape["same"] == shape["there"]
+    assert shape["none"] == "activations not told: what a .oct.npy is like shows when the shards are there."
+
+
+def test_a_sample_that_no_tower_takes_is_told_and_does_not_break(tmp_path):
+    words = [f"data.train.shards={tmp_path}/nothing.tar", "data.train.shapes={image: [32, 32]}"]
+    line = activations(load("recipes/robust/par.yaml:small", words)).splitlines()[0]
+    assert line.startswith(
+        "stage poisoned: activations not told: no tower takes a sample of image (3, 32, 32), text (12,): "
+    )
+
+
+def test_stages_of_other_figures_have_lines_of_their_own(tmp_path):
+    words = [f"data.train.shards={tmp_path}/nothing.tar", "stages=[{name: a}, {name: b, train.batch: 8}, {name: c}]"]
+    first, second = activations(load("recipes/quickstart.yaml:small", words)).splitlines()
+    assert first.startswith("stage a, c: tokens 928 a step: 32 samples") and "; activations" in first
+    assert second.startswith("stage b: tokens 232 a step: 8 samples") and second.endswith("a micro-batch of 4")
 
 
 def test_a_first_sample_that_lacks_a_field_or_is_damaged_is_passed_over(tmp_path):
