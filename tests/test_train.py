@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("train")]  # one unbroken run for all
+
 REPOSITORY = Path(__file__).parents[1]
 RECIPE = str(REPOSITORY / "recipes/quickstart.yaml") + ":small"
 
@@ -41,7 +43,6 @@ def whole(tmp_path_factory) -> Path:
     return folder / "runs/whole"
 
 
-@pytest.mark.cluster
 def test_the_run_folder_holds_what_a_person_needs(whole):
     there = {p.name for p in whole.iterdir()}
     assert {"recipe.yaml", "environment.json", "metrics.jsonl", "eval.jsonl", "checkpoints"} <= there
@@ -50,7 +51,6 @@ def test_the_run_folder_holds_what_a_person_needs(whole):
     assert "torch" in json.loads((whole / "environment.json").read_text())["packages"]
 
 
-@pytest.mark.cluster
 def test_interrupted_run_commits_and_goes_on_to_the_same_losses(whole, tmp_path):
     words = ["distpre.train", RECIPE, "train.log_every=1", "run.dir=runs/broken"]
     with subprocess.Popen(
@@ -70,7 +70,6 @@ def test_interrupted_run_commits_and_goes_on_to_the_same_losses(whole, tmp_path)
     assert losses(tmp_path / "runs/broken") == losses(whole)
 
 
-@pytest.mark.cluster
 def test_a_commit_evaluates_to_what_the_run_ended_with(whole):
     done = command("distpre.evaluate", "runs/whole", cwd=whole.parents[1])
     assert done.returncode == 0, done.stderr
@@ -78,7 +77,6 @@ def test_a_commit_evaluates_to_what_the_run_ended_with(whole):
     assert f"top-1 {last['tables']['zero_shot'][0][1]:.3f}" in done.stdout
 
 
-@pytest.mark.cluster
 def test_open_clip_loads_the_export_and_embeds_the_same(whole):
     import open_clip
 
@@ -101,7 +99,6 @@ def test_open_clip_loads_the_export_and_embeds_the_same(whole):
     assert "mean=[0.5, 0.5, 0.5]" in str(preprocess) or "0.5" in str(preprocess)
 
 
-@pytest.mark.cluster
 def test_safetensors_export_holds_the_commits_weights(whole):
     from safetensors.torch import load_file
 
@@ -112,7 +109,6 @@ def test_safetensors_export_holds_the_commits_weights(whole):
     assert exported.keys() == weights.keys() and all(torch.equal(exported[k], weights[k]) for k in weights)
 
 
-@pytest.mark.cluster
 def test_an_exported_tower_initialises_the_next_run(whole, tmp_path):
     from distpre.recipe import load
     from distpre.recipe.resolve import build
@@ -129,7 +125,6 @@ def test_an_exported_tower_initialises_the_next_run(whole, tmp_path):
     model(recipe, fresh=False).load_state_dict(trained)
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize(
     "words,message",
     [
@@ -152,7 +147,6 @@ def test_bad_input_ends_with_one_paragraph_and_status_2(words, message, tmp_path
     assert not list(tmp_path.glob("runs/quickstart")) and not (tmp_path / "other").exists()
 
 
-@pytest.mark.cluster
 def test_a_run_folder_in_use_is_refused(whole):
     from distpre.runtime.folder import RunFolder
 

@@ -263,6 +263,16 @@ class Recipe(Frame):
         by_tables = _words([table.keywords() for table in self.evaluate.tables.values()] if self.evaluate else [])
         return [view for view in self.views if view in by_terms or view not in by_tables]
 
+    def evaluated_views(self) -> list[str]:
+        """Those that an evaluation makes: all that its tables name; all there are where a table names none, or where
+        domains are to be embedded.
+        """
+        tables = self.evaluate.tables.values() if self.evaluate else []
+        named = [_words(table.keywords()) & set(self.views) for table in tables]
+        if not named or not all(named) or self.evaluate.domains:
+            return list(self.views)
+        return [view for view in self.views if any(view in words for words in named)]
+
     def dump(self) -> str:
         """The resolved recipe as YAML: base, variant, overrides and environment are in it."""
         return text_of(self.model_dump(mode="json"))

@@ -80,7 +80,8 @@ class Evaluation:
         """
         spec = recipe.evaluate
         source = domain(build.source(recipe, spec.data, note), where or {})
-        loader = build.loader(recipe, source, views, batch=spec.batch, note=note)
+        made = {name: views[name] for name in recipe.evaluated_views()}
+        loader = build.loader(recipe, source, made, batch=spec.batch, note=note)
         tables = {name: build_component(c, "evaluator") for name, c in spec.tables.items()}
         return cls(tables, loader, FrozenTowers(model, views, chunk=spec.batch), alive)
 

@@ -83,6 +83,16 @@ def test_a_view_that_only_a_table_names_is_left_out_of_training():
     assert taught.trained_views() == ["a", "b"]
 
 
+def test_an_evaluation_makes_the_views_that_its_tables_name():
+    cleaned = "recipes/robust/cleanclip.yaml"
+    assert list(load(cleaned).views) == ["image", "text", "image_again", "text_again"]
+    assert load(cleaned).evaluated_views() == ["image", "text"]
+    every = load(cleaned, ["evaluate.domains={two: {digit: [2]}}"])  # of which all views are embedded
+    assert every.evaluated_views() == list(every.views)
+    unnamed = load(cleaned, ["evaluate.tables={mine: {name: 'collections:OrderedDict', top: 3}}"])  # it may read any
+    assert unnamed.evaluated_views() == list(unnamed.views)
+
+
 def test_environment_variables_are_filled_in_or_missed_by_name(tmp_path, monkeypatch):
     path = write(tmp_path, lambda d: d["run"].update(dir="$WHERE/${WHAT}/run"))
     monkeypatch.setenv("WHERE", "/somewhere")
