@@ -18,6 +18,11 @@ from torch import Tensor
 
 Tensors = dict[str, Tensor]
 
+# torch 2.15 warns of the names that these have had before
+NEW = hasattr(dist, "all_gather_single")
+ALL_GATHER = "all_gather_single" if NEW else "all_gather_into_tensor"
+REDUCE_SCATTER = "reduce_scatter_single" if NEW else "reduce_scatter_tensor"
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -43,10 +48,10 @@ class Axis:
         longest = max(self.counts)
         if longest == min(self.counts):
             out = x.new_empty((self.total, *x.shape[1:]))
-            dist.all_gather_into_tensor(out, x.contiguous(), group=self.group)
+            getattr(dist, ALL_GATHER)(out, x.contiguous(), group=self.group)
             return out
         out = x.new_empty((len(self.counts) * longest, *x.shape[1:]))
-        dist.all_gather_into_tensor(out, padded(x, longest), group=self.group)
+        getattr(dist, ALL_GATHER)(out, padded(x, longest), group=self.group)
         return torch.cat([p[:n] for p, n in zip(out.split(longest), self.counts, strict=True)])
 
     def gather_all(self, some: Tensors) -> Tensors:
@@ -64,7 +69,7 @@ class Axis:
         if longest > min(self.counts):
             x = torch.cat([padded(part, longest) for part in x.split(list(self.counts))])
         out = x.new_empty((longest, *x.shape[1:]))
-        dist.reduce_scatter_tensor(out, x, group=self.group)
+        getattr(dist, REDUCE_SCATTER)(out, x, group=self.group)
         return out[: self.counts[self.place]]
 
     def sum(self, x: Tensor) -> Tensor:

@@ -46,6 +46,8 @@ def test_pairings_are_components(shards):
         (["data.mixture={train: 0}"], "above 0"),
         (["data.mixture={train: 1}", "data.pairing={name: apart, id: caption}"], "are two orders of the training data"),
         (["data.train.optional=[depth]"], "there is no field of data.train 'depth'"),
+        (["data.train.shapes={imag: [8]}"], "there is no field of data.train 'imag'. Did you mean 'image'"),
+        (["data.train.shapes={image: [0]}"], "data.train.shapes.image.0: 0 will not do"),
     ],
 )
 def test_a_mistake_is_told(shards, words, said):

@@ -182,15 +182,17 @@ def _pretended(n: int) -> Iterator[None]:
 @contextmanager
 def _counting() -> Iterator[list[float]]:
     """Adds up what this rank receives, by the algorithms whose bytes are least: a ring for gathers and reductions."""
+    from distpre.contrast.layout import ALL_GATHER, REDUCE_SCATTER
+
     received, n = [0.0], dist.get_world_size
 
     def size(x: Tensor | list[Tensor]) -> int:
         return sum(map(size, x)) if isinstance(x, list) else x.numel() * x.itemsize
 
     rules: dict[str, Callable[..., float]] = {
-        "all_gather_into_tensor": lambda out, x, group=None: size(out) - size(x),
+        ALL_GATHER: lambda out, x, group=None: size(out) - size(x),
         "all_gather": lambda out, x, group=None: size(out) - size(x),
-        "reduce_scatter_tensor": lambda out, x, op=None, group=None: size(x) - size(out),
+        REDUCE_SCATTER: lambda out, x, op=None, group=None: size(x) - size(out),
         "reduce_scatter": lambda out, x, op=None, group=None: size(x) - size(out),
         "all_to_all": lambda out, x, group=None: size(out) * (n(group) - 1) / n(group),
         "all_reduce": lambda x, op=None, group=None: 2 * size(x) * (n(group) - 1) / n(group),
