@@ -294,6 +294,14 @@ def test_an_empty_folder_and_a_missing_one_are_plain_errors(tmp_path, kind):
         assert done.returncode == 2 and done.stderr.startswith("error: ") and str(source) in done.stderr
 
 
+def test_a_folder_of_links_to_folders_is_told_so(tmp_path):
+    _png(tmp_path / "there/a/b.png")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/link").symlink_to(tmp_path / "there")
+    with pytest.raises(DataError, match="here: holds no samples. .*here/link is a link to a folder, which is not foll"):
+        writer.counted(image_text.from_folder(tmp_path / "here"), str(tmp_path / "here"))
+
+
 @pytest.mark.parametrize(
     "name, text, says",
     [("t.jsonl", '{"image": "a"}\n{"image": \n', "t.jsonl:2"), ("t.jsonl", "[1]\n", "not an object"),

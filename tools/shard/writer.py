@@ -169,5 +169,7 @@ def counted(rows: Iterator[Any], source: str) -> list[Any]:
     """The rows as a list. Raises DataError if there are none."""
     found = list(rows)
     if not found:
-        raise DataError(f"{source}: holds no samples.", "Name a folder, or a table with at least one row.")
+        link = next((p for p in sorted(Path(source).glob("**/*")) if p.is_symlink() and p.is_dir()), None)
+        remedy = f"{link} is a link to a folder, which is not followed: name the folder itself." if link else None
+        raise DataError(f"{source}: holds no samples.", remedy or "Name a folder, or a table with at least one row.")
     return found
