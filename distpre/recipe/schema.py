@@ -46,7 +46,7 @@ class SourceSpec(Frame):
     optional: fields that a sample may lack; it then counts in no term that reads their views.
     where: {id: values}: only the samples that have one of the values, for every id that is named.
     shapes: {field: shape} of arrays and pictures, {field: {key: shape}} of npz, as the shards are to hold them; what
-    --check goes by until they are written.
+    --check goes by until those of `train` are written.
     """
 
     shards: str | list[str]
@@ -264,14 +264,15 @@ class Recipe(Frame):
         return [view for view in self.views if view in by_terms or view not in by_tables]
 
     def evaluated_views(self) -> list[str]:
-        """Those that an evaluation makes: all that its tables name; all there are where a table names none, or where
-        domains are to be embedded.
+        """Those that an evaluation makes: what its tables name. All there are where domains are to be embedded, and
+        where a table names none or is of a class from elsewhere, which may read what it does not name.
         """
-        tables = self.evaluate.tables.values() if self.evaluate else []
+        tables = list(self.evaluate.tables.values()) if self.evaluate else []
         named = [_words(table.keywords()) & set(self.views) for table in tables]
-        if not named or not all(named) or self.evaluate.domains:
+        unknown = any(":" in table.name or not words for table, words in zip(tables, named, strict=True))
+        if not tables or unknown or self.evaluate.domains:
             return list(self.views)
-        return [view for view in self.views if any(view in words for words in named)]
+        return [view for view in self.views if view in set().union(*named)]
 
     def dump(self) -> str:
         """The resolved recipe as YAML: base, variant, overrides and environment are in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ UNKNOWN = "a tower's shapes hang on the values.", "Train a step on the device to
 
 
 def activations(recipe: Recipe) -> str:
-    """Lines: the tokens of a step, where encoders attend; what autograd saves in the forward pass of one micro-batch of
-    a worker, weights and contrast apart. Stages of other figures have lines of their own.
+    """Lines: the tokens of a step, where encoders attend by torch's own functions; what autograd saves in the forward
+    pass of one micro-batch of a worker, weights and contrast apart. Stages of other figures have lines of their own.
 
     Views are of the first sample of data.train where its shards are indexed, else of a made-up one, by
     data.train.shapes; where neither will do, and where a tower's shapes hang on values, the line says so.
@@ -43,7 +44,8 @@ def activations(recipe: Recipe) -> str:
     said: dict[str, list[str]] = {}
     for stage in stages(recipe):
         its = stage.recipe
-        key = repr((its.views, its.towers, its.teachers, its.train, its.launch, its.objective))
+        sources = [source.model_copy(update={"where": {}}) for source in its.data.sources.values()]
+        key = repr((sources, its.data.mixture, its.views, its.teachers, its.train, its.objective, its.evaluate))
         if key not in alike:
             alike[key] = _said(its)
         said.setdefault(alike[key], []).append(stage.name)
@@ -56,7 +58,7 @@ def _said(recipe: Recipe) -> str:
     try:
         rows, kept, tokens = _kept(recipe)
     except DataError as e:
-        return f"activations not told: {e.what}"
+        return f"activations not told: {e}"
     line = f"activations {bytes_said(kept)} a worker, of a micro-batch of {rows:,}"
     if not tokens:
         return line
@@ -85,17 +87,21 @@ def _kept(recipe: Recipe) -> tuple[int, int, dict[str, int]]:
 
     attended = _Attended(model, views)
     quiet = logging.getLogger("torch._subclasses.fake_tensor")
-    before, quiet.level = quiet.level, logging.CRITICAL  # it tells what is told below
+    before = quiet.level
+    quiet.setLevel(logging.CRITICAL)  # it tells what is told below
     try:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), attended:
             model.train()(views)
     except (DataDependentOutputException, DynamicOutputShapeException) as e:
         raise DataError(*UNKNOWN) from e
-    except RuntimeError as e:
-        sizes = ", ".join(f"{name} {tuple(_values(x).shape[1:])}" for name, x in views.items())
-        raise DataError(f"no tower takes a sample of {sizes}: {e}.", "Give data.train.shapes, or mend the ops.") from e
+    except DistpreError as e:
+        raise DataError(e.what, e.remedy) from e
+    except Exception as e:
+        sizes = ", ".join(f"{name} {tuple(_values(views[name]).shape[1:])}" for name in views if "." not in name)
+        what = f"a tower does not take a sample of {sizes}: {(str(e) or type(e).__name__).splitlines()[0]}"
+        raise DataError(what, "Give data.train.shapes, or mend the ops.") from e
     finally:
-        quiet.level = before
+        quiet.setLevel(before)
     tokens = {name: n // b for name, n in attended.tokens.items() if n and name not in model.taught}
     return b, sum(storage.nbytes() for storage in kept.values()), tokens
 
@@ -108,7 +114,7 @@ class _Attended(TorchFunctionMode):
         self.most, names = 0, iter(views)
 
         def end(*ignored: Any) -> None:
-            self.tokens[next(names)], self.most = self.most, 0
+            self.tokens[next(names)] = self.most
 
         def begin(*ignored: Any) -> None:
             self.most = 0  # the head before this encoder may have attended
@@ -118,27 +124,27 @@ class _Attended(TorchFunctionMode):
             tower.encoder.register_forward_hook(end)
 
     def __torch_function__(self, function: Any, types: Any, given: tuple = (), keywords: dict | None = None) -> Any:
-        if function is F.scaled_dot_product_attention:  # (..., heads, tokens, width)
-            *rows, _, tokens, _ = given[0].shape
-            self.most = max(self.most, math.prod(rows) * tokens)
-        elif function is F.multi_head_attention_forward:  # (tokens, batch, width)
-            self.most = max(self.most, math.prod(given[0].shape[:-1]))
-        return function(*given, **(keywords or {}))
+        keywords = keywords or {}
+        if function in (F.scaled_dot_product_attention, F.multi_head_attention_forward):
+            *rows, _ = (given[0] if given else keywords["query"]).shape  # (..., heads, tokens) or (tokens, batch)
+            heads = rows[-2] if function is F.scaled_dot_product_attention else 1
+            self.most = max(self.most, math.prod(rows) // heads)
+        return function(*given, **keywords)
 
 
 def _rows(recipe: Recipe, model: Model) -> dict[str, Tensor | Padded]:
     """{view that training embeds: (1, ...)}"""
     source = build.training(recipe, lambda text: None) if samples(recipe) else None
-    fields = build.first_fields(source) if source else {}
+    trained = {name: view for name, view in build.views(recipe).items() if name in recipe.trained_views()}
+    embedded = {name: view for name, view in trained.items() if name in model.tower_of}
+    wanted = dict.fromkeys(view.field for view in embedded.values())
+    fields = build.first_fields(source) if source else _made_up(recipe.data.sources["train"], wanted)
     rows = {}
-    for name, view in build.views(recipe).items():
-        if name not in model.tower_of or name not in recipe.trained_views():
-            continue
-        if source and view.field not in fields:
+    for name, view in embedded.items():
+        if view.field not in fields:
             raise DataError(f"no sample among the first has the field {view.field}.")
-        value = fields[view.field] if source else _made_up(recipe.data.sources["train"], view.field)
         try:
-            row = view.at(value, seed=recipe.seed, epoch=0, ordinal=0)
+            row = view.at(fields[view.field], seed=recipe.seed, epoch=0, ordinal=0)
         except DistpreError:
             raise
         except Exception as e:
@@ -146,22 +152,31 @@ def _rows(recipe: Recipe, model: Model) -> dict[str, Tensor | Padded]:
             raise DataError(what, "Mend the ops, or shard the data first.") from e
         if row is not None:
             rows[name] = collate([row], name)
+        elif not source:
+            raise DataError(f"views.{name}.ops leave nothing of a made-up sample.", "See data.train.shapes.")
     return rows
 
 
-def _made_up(source: SourceSpec, field: str) -> Any:
-    """Raises DataError."""
-    kind, shape = source.fields[field].rpartition(".")[2], source.shapes.get(field)
-    if kind in PICTURES:
-        return np.zeros(shape or (512, 512, 3), np.uint8)
+def _made_up(source: SourceSpec, fields: Iterable[str]) -> dict[str, Any]:
+    """{field: value}. Raises DataError for a field whose shape is not known."""
+    return {field: _value(field, source.fields[field], source.shapes.get(field)) for field in fields}
+
+
+def _value(field: str, member: str, shape: list[int] | dict[str, list[int]] | None) -> Any:
+    kind = member.rpartition(".")[2]
     if kind in ("txt", "text"):
         return "a photo of a cat"
-    if shape is None:
-        what = f"what a .{source.fields[field]} is like shows when the shards are there."
-        raise DataError(what, f"Write them first, or give its shape: data.train.shapes: {{{field}: [3, 300]}}.")
+    if shape is None and kind in PICTURES:
+        shape = [512, 512, 3]
+    if shape is None or isinstance(shape, dict) != (kind == "npz"):
+        its = "{points: [5000, 9]}" if kind == "npz" else "[3, 300]"
+        what = f"what a .{member} is like shows when the shards are there."
+        raise DataError(what, f"Write them first, or give its shape, as in data.train.shapes: {{{field}: {its}}}.")
+    if kind in PICTURES:
+        return np.zeros(shape, np.uint8)
     rng = np.random.default_rng(0)  # not zeros: ops may divide by a spread
     if isinstance(shape, dict):
-        return {key: rng.random(its, np.float32) for key, its in shape.items()}
+        return {key: rng.random(size, np.float32) for key, size in shape.items()}
     return rng.random(shape, np.float32)
 
 

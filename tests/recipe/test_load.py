@@ -89,8 +89,10 @@ def test_an_evaluation_makes_the_views_that_its_tables_name():
     assert load(cleaned).evaluated_views() == ["image", "text"]
     every = load(cleaned, ["evaluate.domains={two: {digit: [2]}}"])  # of which all views are embedded
     assert every.evaluated_views() == list(every.views)
-    unnamed = load(cleaned, ["evaluate.tables={mine: {name: 'collections:OrderedDict', top: 3}}"])  # it may read any
-    assert unnamed.evaluated_views() == list(unnamed.views)
+    other = load(cleaned, ["evaluate.tables={mine: {name: 'collections:OrderedDict', view: image}}"])  # it may read any
+    assert other.evaluated_views() == list(other.views)
+    of_facts = load("recipes/volumes/voco.yaml:hippocampus")
+    assert set(of_facts.evaluated_views()) == {"parts", "overlap", "place", "patches", "tissue"}
 
 
 def test_environment_variables_are_filled_in_or_missed_by_name(tmp_path, monkeypatch):

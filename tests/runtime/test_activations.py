@@ -5,6 +5,7 @@ import json
 import re
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -79,22 +80,48 @@ def test_without_shards_pictures_and_texts_are_made_up_and_arrays_by_their_shape
     for name, its in (("same", "{oct: [12, 32, 32]}"), ("none", "{}")):
         shape[name] = activations(load(octcube, [nowhere, f"{shapes}={its}"]))
     assert shape["same"] == shape["there"]
-    assert shape["none"] == "activations not told: what a .oct.npy is like shows when the shards are there."
-
-
-def test_a_sample_that_no_tower_takes_is_told_and_does_not_break(tmp_path):
-    words = [f"data.train.shards={tmp_path}/nothing.tar", "data.train.shapes={image: [32, 32]}"]
-    line = activations(load("recipes/robust/par.yaml:small", words)).splitlines()[0]
-    assert line.startswith(
-        "stage poisoned: activations not told: no tower takes a sample of image (3, 32, 32), text (12,): "
+    assert shape["none"] == (
+        "activations not told: what a .oct.npy is like shows when the shards are there. Write them first, or give its "
+        "shape, as in data.train.shapes: {oct: [3, 300]}."
     )
 
 
+@pytest.mark.parametrize(
+    "recipe, shapes, told",
+    [
+        ("robust/par.yaml", "{image: [32, 32]}", "a tower does not take a sample of image (3, 32, 32), text (12,): "),
+        ("motion/unimts.yaml", "{motion: [4, 3, 200]}", "st_gcn: 4 joints where `parents` names 5."),
+        (
+            "robust/par.yaml",
+            "{image: {a: [16, 16]}}",
+            "what a .png is like shows when the shards are there. Write them",
+        ),
+        (
+            "scenes/clip2scene.yaml",
+            "{scene: {label: [900]}}",
+            "views.points.ops: ValueError: the scene has no 'points'",
+        ),
+        (
+            "shapes/openshape.yaml",
+            "{points: [2048, 9], text: {raw: [16]}, image: {other: [16]}}",
+            "views.image.ops leave",
+        ),
+    ],
+)
+def test_a_sample_that_will_not_do_is_told_and_does_not_break(recipe, shapes, told, tmp_path):
+    words = [f"data.train.shards={tmp_path}/nothing.tar", f"data.train.shapes={shapes}"]
+    lines = activations(load(f"recipes/{recipe}:small", words)).splitlines()
+    assert f"activations not told: {told}" in lines[0]
+
+
 def test_stages_of_other_figures_have_lines_of_their_own(tmp_path):
-    words = [f"data.train.shards={tmp_path}/nothing.tar", "stages=[{name: a}, {name: b, train.batch: 8}, {name: c}]"]
-    first, second = activations(load("recipes/quickstart.yaml:small", words)).splitlines()
+    other = "{name: d, data.train.shapes: {image: [16, 16, 7]}}"
+    each = f"{{name: a}}, {{name: b, train.batch: 8}}, {{name: c, data.train.where: {{digit: [3]}}}}, {other}"
+    words = [f"data.train.shards={tmp_path}/nothing.tar", f"stages=[{each}]"]
+    first, second, third = activations(load("recipes/quickstart.yaml:small", words)).splitlines()
     assert first.startswith("stage a, c: tokens 928 a step: 32 samples") and "; activations" in first
     assert second.startswith("stage b: tokens 232 a step: 8 samples") and second.endswith("a micro-batch of 4")
+    assert third.startswith("stage d: activations not told: views.image.ops: ") and "data type: (1, 1, 7)" in third
 
 
 def test_a_first_sample_that_lacks_a_field_or_is_damaged_is_passed_over(tmp_path):
