@@ -87,10 +87,11 @@ def references(recipe: Recipe) -> list[tuple[Key, str, Any, str]]:
         keywords, ids = recipe.data.pairing.keywords(), sources["train"].ids
         found += _named(keywords, ("data", "pairing", "id"), ids, "id of data.train")
     found += [(("evaluate", "data"), evaluate.data, sources, "source")] if evaluate else []
-    for source in dict.fromkeys(("train", evaluate.data) if evaluate else ("train",)):
+    made = [("train", recipe.trained_views()), *([(evaluate.data, recipe.evaluated_views())] if evaluate else [])]
+    for source, names in made:
         fields = sources[source].fields if source in sources else {}
         kind = f"field of data.{source}"
-        found += [(("views", name, "field"), view.field, fields, kind) for name, view in recipe.views.items()]
+        found += [(("views", name, "field"), recipe.views[name].field, fields, kind) for name in names]
     readers = [(("objective", n), term.component, "train", _OF_TERMS) for n, term in recipe.objective.items()]
     if evaluate:
         readers += [(("evaluate", "tables", n), t, evaluate.data, _OF_TABLES) for n, t in evaluate.tables.items()]

@@ -95,6 +95,14 @@ def test_an_evaluation_makes_the_views_that_its_tables_name():
     assert set(of_facts.evaluated_views()) == {"parts", "overlap", "place", "patches", "tissue"}
 
 
+def test_a_source_needs_the_fields_of_the_views_that_are_made_of_it():
+    voco = "recipes/volumes/voco.yaml:hippocampus"
+    bare = "{shards: a.tar, fields: {volume: npy}, ids: {participant: json.participant}}"
+    load(voco, [f"data.train={bare}"])  # labels are for a table alone
+    with pytest.raises(RecipeError, match="views.tissue.field: there is no field of data.test 'label'"):
+        load(voco, [f"data.test={bare}"])
+
+
 def test_environment_variables_are_filled_in_or_missed_by_name(tmp_path, monkeypatch):
     path = write(tmp_path, lambda d: d["run"].update(dir="$WHERE/${WHAT}/run"))
     monkeypatch.setenv("WHERE", "/somewhere")
