@@ -28,8 +28,9 @@ def plan(recipe: Recipe) -> str:
     Memory is what fp32 weights, gradients and AdamW's two moments take under the ZeRO stage (Rajbhandari et al. 2020,
     section 5; bf16 is autocast and divides nothing), and the contrast's rows, columns and their gradients. Not in it:
     activations (activations.py), the contrast's tile, and the buckets through which DeepSpeed reduces gradients.
-    Bytes moved are those that a worker receives in a step, by ring collectives. Towers need not have the weights that
-    they start from yet.
+    Bytes moved are those that a worker receives in a step, by ring collectives: weights, gradients and the embeddings
+    of contrasts that have a layout, but not what KoLeo, prototypes and contrasts place by place gather. Towers need not
+    have the weights that they start from yet.
     """
     with torch.device("meta"):
         model = build.model(recipe, fresh=False)
