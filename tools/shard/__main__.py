@@ -29,12 +29,15 @@ KINDS = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.shard", description="Data sets -> WebDataset tars.")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    modules = {}
+    asked = next(iter(sys.argv[1:]), None)
     for kind, (module, text) in KINDS.items():
-        modules[kind] = importlib.import_module(f"tools.shard.{module}")
-        modules[kind].add_arguments(kinds.add_parser(kind, help=text, description=modules[kind].__doc__))
+        subparser = kinds.add_parser(kind, help=text)
+        if kind == asked:  # the others' libraries, torch among them, take seconds
+            its = importlib.import_module(f"tools.shard.{module}")
+            subparser.description = its.__doc__
+            its.add_arguments(subparser)
     arguments = parser.parse_args()
-    print(modules[arguments.kind].run(arguments))
+    print(its.run(arguments))
     return 0
 
 
