@@ -294,21 +294,11 @@ def test_an_empty_folder_and_a_missing_one_are_plain_errors(tmp_path, kind):
         assert done.returncode == 2 and done.stderr.startswith("error: ") and str(source) in done.stderr
 
 
-def test_pictures_are_sharded_without_torch_which_takes_seconds(tmp_path):
-    _png(tmp_path / "in/river/a.png")
-    words = [
-        "-X",
-        "importtime",
-        "-m",
-        "tools.shard",
-        "class-folder",
-        str(tmp_path / "in"),
-        "--out",
-        str(tmp_path / "out"),
-    ]
+def test_a_refusal_comes_before_torch_which_takes_seconds(tmp_path):
+    words = ["-X", "importtime", "-m", "tools.shard", "image-text", str(tmp_path), "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, *words], cwd=REPOSITORY, capture_output=True, text=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert done.returncode == 0 and "tools.shard.class_folder" in imported and "torch" not in imported
+    assert done.returncode == 2 and "tools.shard.image_text" in imported and "torch" not in imported
 
 
 def test_a_folder_of_links_to_folders_is_told_so(tmp_path):
