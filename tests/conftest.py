@@ -10,6 +10,7 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[1]
+TOGETHER = ("tests/launch/", "tests/test_train.py")  # there is one Ray for all of these, and one unbroken run
 
 
 @pytest.fixture
@@ -26,3 +27,15 @@ def pytest_collection_modifyitems(items):
     and looks at clocks: beside it the other process runs what takes one core.
     """
     items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each of TOGETHER goes to one process. (pytest-xdist 3.8 has marks for that, which pytest 9.2 does not let it see.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return next((folder for folder in TOGETHER if nodeid.startswith(folder)), nodeid)
+
+    return Together(config, log)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("train")]  # one unbroken run for all
+pytestmark = pytest.mark.cluster
 
 REPOSITORY = Path(__file__).parents[1]
 RECIPE = str(REPOSITORY / "recipes/quickstart.yaml") + ":small"

@@ -8,13 +8,6 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
 
 
-def pytest_collection_modifyitems(items):
-    """pytest-xdist gives these to one process, one after the other: there is one Ray for all."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("launch"))
-
-
 @pytest.fixture(scope="session")
 def path_to_trainers():
     """PYTHONPATH with fake_trainer.py on it, for workers and subprocesses."""

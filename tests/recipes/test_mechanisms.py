@@ -153,7 +153,7 @@ def unpainted(target: str) -> float:
         return term(a_step({}, {"volume": (vector, taps)}))
 
     made = waves(512, 1)
-    for _ in range(110):
+    for _ in range(180):
         optimiser.zero_grad()
         result(made[torch.randperm(512)[:32]]).loss.backward()
         optimiser.step()
