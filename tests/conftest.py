@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Each of TOGETHER goes to one process. (pytest-xdist 3.8 has marks for that, which pytest 9.2 does not let it see.)"""
+    """Each of TOGETHER goes to one process. The marks that pytest-xdist 3.8 has for that are lost under pytest 9.2."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Together(LoadScopeScheduling):
