@@ -10,7 +10,7 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[1]
-TOGETHER = ("tests/launch/", "tests/test_train.py")  # there is one Ray for all of these, and one unbroken run
+TOGETHER = ("tests/launch/", "tests/test_train.py")  # the one has a Ray for all of its tests, the other a run
 
 
 @pytest.fixture
@@ -36,6 +36,6 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return next((folder for folder in TOGETHER if nodeid.startswith(folder)), nodeid)
+            return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
 
     return Together(config, log)

@@ -18,10 +18,9 @@ from torch import Tensor
 
 Tensors = dict[str, Tensor]
 
-# torch 2.15 warns of the names that these have had before
-NEW = hasattr(dist, "all_gather_single")
-ALL_GATHER = "all_gather_single" if NEW else "all_gather_into_tensor"
-REDUCE_SCATTER = "reduce_scatter_single" if NEW else "reduce_scatter_tensor"
+RENAMED = hasattr(dist, "all_gather_single")  # torch 2.15, which warns of the names before
+ALL_GATHER = "all_gather_single" if RENAMED else "all_gather_into_tensor"
+REDUCE_SCATTER = "reduce_scatter_single" if RENAMED else "reduce_scatter_tensor"
 
 
 @dataclass(frozen=True)
