@@ -18,7 +18,7 @@ from torch import Tensor
 
 Tensors = dict[str, Tensor]
 
-RENAMED = hasattr(dist, "all_gather_single")  # torch 2.15, which warns of the names before
+RENAMED = hasattr(dist, "all_gather_single")  # by a later torch than 2.11, which warns of the old names
 ALL_GATHER = "all_gather_single" if RENAMED else "all_gather_into_tensor"
 REDUCE_SCATTER = "reduce_scatter_single" if RENAMED else "reduce_scatter_tensor"
 
