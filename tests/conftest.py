@@ -5,12 +5,24 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+import random  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[1]
 TOGETHER = ("tests/launch/", "tests/test_train.py")  # the one has a Ray for all of its tests, the other a run
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Each test draws the same numbers in every run and in any order; what it draws elsewhere it seeds there."""
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture

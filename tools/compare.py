@@ -91,7 +91,7 @@ def check(recipe: Recipe) -> None:
 
 
 def measured(recipe: Recipe) -> dict[str, float]:
-    """{measure: value} of a run that has finished, {} of another."""
+    """{measure: value} of a run that has finished, {} of another; what could not be measured is not there."""
     path, found, last = Path(recipe.run.dir, "eval.jsonl"), {}, stages(recipe)[-1]
     for line in path.read_text().splitlines() if path.exists() else ():
         record = json.loads(line)
@@ -103,7 +103,7 @@ def measured(recipe: Recipe) -> dict[str, float]:
     for measure, matrix in domains.get("matrix", {}).items():
         figures |= {f"{measure} of {domain}": value for domain, value in matrix[last.name].items()}
         figures |= {f"{measure}: {figure}": value for figure, value in domains["summary"][measure].items()}
-    return figures | weighed(recipe)
+    return {measure: value for measure, value in figures.items() if value is not None} | weighed(recipe)
 
 
 def weighed(recipe: Recipe) -> dict[str, float]:

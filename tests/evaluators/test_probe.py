@@ -134,7 +134,6 @@ def test_figures_are_those_of_scikit_learn(classes):
 
 
 def test_neighbours_equal_sorting(monkeypatch):
-    torch.manual_seed(0)
     monkeypatch.setattr(knn, "TILE", 7)
     x, group = torch.nn.functional.normalize(torch.randn(30, 4), dim=1), torch.arange(30) % 5
     cosines, places = knn.neighbours(x, group, x, group, 6)

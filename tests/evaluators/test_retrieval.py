@@ -43,7 +43,6 @@ def both(a, b, weight):
 
 
 def test_equal_pairs_are_all_found_and_a_constant_embedding_finds_nothing():
-    torch.manual_seed(0)
     a, weight = torch.randn(20, 8), torch.ones(20)
     perfect = list(Retrieval("a", "b", k=[1, 5]).run(FakeTowers(), both(a, a, weight)))
     assert [row.value for row in perfect] == [1.0] * 4 and [row.name for row in perfect][:2] == ["a->b R@1", "a->b R@5"]
@@ -53,7 +52,6 @@ def test_equal_pairs_are_all_found_and_a_constant_embedding_finds_nothing():
 
 
 def test_samples_of_weight_zero_are_neither_queries_nor_candidates():
-    torch.manual_seed(0)
     a, weight = torch.randn(20, 8), torch.ones(20)
     weight[7] = 0
     rows = list(Retrieval("a", "b", k=[1]).run(FakeTowers(), both(a, a, weight)))

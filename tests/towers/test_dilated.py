@@ -10,7 +10,6 @@ from distpre.towers.tower import Tower
 
 
 def test_a_masked_step_is_zero_after_the_first_layer_and_its_values_are_not_seen():
-    torch.manual_seed(0)
     encoder, x, seen = Dilated1d(2, 12, 8, 2, dropout=0.0), torch.randn(3, 2, 20), []
     encoder.blocks.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     x[1, 0, 5:9] = torch.nan
@@ -29,7 +28,6 @@ def test_dilations_double_and_the_last_goes_on():
 
 
 def test_every_parameter_learns_and_dropout_makes_two_views_of_one_signal():
-    torch.manual_seed(0)
     tower, x = Tower(Dilated1d(2, 12, 8, 2), SideBySide(20)), torch.randn(3, 2, 20)
     one, other = tower(x)[0], tower(x)[0]
     assert one.shape == (3, 240) and not torch.equal(one, other)

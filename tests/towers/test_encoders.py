@@ -80,7 +80,6 @@ def test_timm_encoder_gives_pooled_features():
 
 @pytest.mark.parametrize("pool", ["mean", "first"])
 def test_transformers_text_ignores_padding(pool):
-    torch.manual_seed(0)
     encoder = TransformersText(config=BERT, pool=pool).eval()
     tokens = torch.randint(1, 60, (1, 4))
     short = encoder(Padded(tokens, torch.ones(1, 4, dtype=torch.bool)))[0]
@@ -105,7 +104,6 @@ STEM = {"channels": 12, "samples": 250, "stem": [[16, 5, 5], [32, 5, 1]]}
 
 
 def test_a_stem_over_time_takes_the_place_of_a_timm_vits_patches():
-    torch.manual_seed(0)
     encoder, x = TimmStem1d("vit_tiny_patch16_224", **STEM, config=VIT), torch.randn(3, 12, 250)
     pooled, _ = encoder(x)
     assert pooled.shape == (3, 32) and encoder.net.patch_embed(x).shape == (3, 46, 32)
@@ -124,7 +122,6 @@ def test_the_papers_stem_makes_196_tokens_of_twelve_leads():
 
 
 def test_drop_key_takes_keys_from_queries_while_training_only():
-    torch.manual_seed(0)
     plain, dropping = (TimmStem1d("vit_tiny_patch16_224", **STEM, config=VIT, drop_key=p) for p in (0.0, 0.3))
     dropping.load_state_dict(plain.state_dict())
     x, masks = torch.randn(4, 12, 250), []

@@ -48,7 +48,6 @@ def test_towers_give_unit_vectors_of_the_heads_width_and_their_taps():
 
 
 def test_bf16_computes_in_bfloat16_and_returns_fp32_unit_vectors():
-    torch.manual_seed(0)
     tower = Tower(Flat(), Linear(4))
     x = {"a": torch.randn(64, 6)}
     full = Model({"a": tower}, {"a": "a"}, {}, "fp32")(x)[0]["a"][0]
@@ -63,7 +62,6 @@ def test_an_empty_batch_gives_an_empty_embedding():
 
 
 def test_a_student_predicts_what_its_copy_projects_and_is_evaluated_without_the_predictor():
-    torch.manual_seed(0)
     tower = Tower(Flat(), Predicted([8, 4], predictor=[8]))
     model = Model({"a": tower}, {"a": "a"}, {}, "fp32", {"ema": Teacher(Ema(0.9), {"a": tower})}).train()
     x = torch.randn(3, 6)
@@ -79,7 +77,6 @@ def test_a_student_predicts_what_its_copy_projects_and_is_evaluated_without_the_
 
 
 def test_a_second_matrix_is_heard_in_training_alone_and_leaves_the_first_alone():
-    torch.manual_seed(0)
     tower, x = Tower(Flat(), LinearPair(4)).train(), torch.randn(3, 6)
     vector, taps = tower(x)
     assert taps["second"].shape == (3, 4) and not torch.allclose(taps["second"], taps["said"])

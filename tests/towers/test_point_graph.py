@@ -9,7 +9,6 @@ from distpre.towers.encoders.point_graph import PointGraph, largest, nearest
 
 
 def test_neighbours_are_the_nearest_and_the_largest_is_theirs():
-    torch.manual_seed(0)
     places, x = torch.randn(2, 30, 3), torch.randn(2, 30, 5)
     near = nearest(places, 6)
     apart = torch.cdist(places, places)
@@ -23,7 +22,6 @@ def test_neighbours_are_the_nearest_and_the_largest_is_theirs():
 
 
 def test_a_vector_depends_on_points_nearby_in_its_own_scene_only():
-    torch.manual_seed(0)
     encoder, x = PointGraph(3, 16, neighbours=4, dilations=[1, 2]), 10 * torch.rand(2, 60, 3)
     points, taps = encoder(x)
     assert points.shape == (2, 60, 16) and taps == {}
@@ -37,7 +35,6 @@ def test_a_vector_depends_on_points_nearby_in_its_own_scene_only():
 
 
 def test_the_order_of_points_changes_their_order_alone_and_every_parameter_learns():
-    torch.manual_seed(0)
     encoder, x, order = PointGraph(3, 16, 4, [1, 2]), torch.rand(1, 40, 3), torch.randperm(40)
     points = encoder(x)[0]
     torch.testing.assert_close(encoder(x[:, order])[0], points[:, order], rtol=1e-4, atol=1e-5)
@@ -52,7 +49,6 @@ def test_a_layer_without_neighbours_is_refused(wrong):
 
 
 def test_a_scene_far_away_is_the_same_scene_in_bfloat16_too():
-    torch.manual_seed(0)
     layer, h, places = PointGraph(3, 16, 4, [1]).layers[0], torch.randn(1, 60, 16), 3 * torch.rand(1, 60, 3)
     near = nearest(places, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):

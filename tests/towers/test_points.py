@@ -23,7 +23,6 @@ def test_the_size_is_openshapes():
 
 
 def test_centres_are_each_the_farthest_from_those_before():
-    torch.manual_seed(0)
     places = torch.randn(3, 40, 3)
     for cloud, chosen in zip(places, far_apart(places, 10), strict=True):
         assert chosen[0] == 0 and len(set(chosen.tolist())) == 10
@@ -34,7 +33,6 @@ def test_centres_are_each_the_farthest_from_those_before():
 
 @pytest.mark.parametrize("count", [4, 60])
 def test_a_ball_holds_its_first_points_and_repeats_the_first(count):
-    torch.manual_seed(0)
     places = torch.rand(2, 50, 3)
     centres = places[:, :7]
     found = within(places, centres, 0.4, count)
@@ -46,7 +44,6 @@ def test_a_ball_holds_its_first_points_and_repeats_the_first(count):
 
 
 def test_a_patch_is_seen_from_its_centre():
-    torch.manual_seed(0)
     encoder, x, seen = PointPatches(channels=6, **SMALL), torch.rand(2, 64, 6), []
     encoder.point.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     encoder(x)
@@ -57,7 +54,6 @@ def test_a_patch_is_seen_from_its_centre():
 
 
 def test_a_row_does_not_depend_on_its_neighbours_and_every_parameter_learns():
-    torch.manual_seed(0)
     encoder, x = PointPatches(channels=6, **SMALL).train(), torch.randn(4, 64, 6)
     pooled, taps = encoder(x)
     assert pooled.shape == (4, 32) and taps["patches"].shape == (4, 8, 32)

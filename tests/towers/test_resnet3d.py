@@ -9,7 +9,6 @@ from distpre.towers.tower import Tower
 
 
 def test_a_part_is_embedded_as_if_it_were_alone():
-    torch.manual_seed(0)
     encoder = ResNet3d([1, 2], channels=2, stem=8)
     tower = Tower(encoder, Mlp([16, 4]))
     x = torch.randn(3, 5, 2, 6, 7, 8)
@@ -28,7 +27,6 @@ def test_every_stage_is_in_the_embedding():
 
 
 def test_parts_that_are_almost_alike_are_told_apart_and_samples_do_not_meet():
-    torch.manual_seed(0)
     head = PartMlp([8, 4])
     head.build(6)
     x = 100 + torch.randn(3, 5, 6) * 0.1

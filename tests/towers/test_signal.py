@@ -24,7 +24,6 @@ ENCODERS = {
 
 @pytest.mark.parametrize("make", ENCODERS.values(), ids=ENCODERS)
 def test_a_row_does_not_depend_on_its_neighbours_and_every_parameter_learns(make):
-    torch.manual_seed(0)
     encoder, x = make().train(), torch.randn(5, 2, 256)
     pooled, taps = encoder(x)
     assert pooled.shape == (5, encoder.width) and taps == {}
@@ -36,7 +35,6 @@ def test_a_row_does_not_depend_on_its_neighbours_and_every_parameter_learns(make
 
 @pytest.mark.parametrize("make", ENCODERS.values(), ids=ENCODERS)
 def test_both_channels_and_both_ends_of_time_reach_the_output(make):
-    torch.manual_seed(0)
     encoder, x = make().eval(), torch.randn(1, 2, 256)
     x.requires_grad_()
     encoder(x)[0][0, 0].backward()
