@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import shutil
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -30,6 +31,7 @@ Write = Callable[[Path], object]
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # it calls the old names
 
 import deepspeed  # noqa: E402
 

@@ -68,6 +68,7 @@ class Screen:
         self.console = console or Console(highlight=False, soft_wrap=True)
         self.command = command
         self.tables: Record | None = None
+        self.began: tuple[float, int] | None = None  # when, at which step: of the first stage, the first set of workers
         self._live = Live(console=self.console, transient=True, auto_refresh=False)
 
     def __enter__(self) -> Screen:
@@ -81,6 +82,7 @@ class Screen:
     def show(self, record: Record) -> None:
         match record["kind"]:
             case "start":
+                self.began = self.began or (time.monotonic() - record["seconds"], record["resumed_from"] or 0)
                 self.say(start_line(record))
             case "step" if self.console.is_terminal:
                 self._live.update(Text(step_line(record), no_wrap=True, overflow="ellipsis"), refresh=True)
@@ -116,8 +118,9 @@ class Screen:
         self._live.stop()
         if self.tables:
             self.console.print(results(self.tables))
-        steps, time_taken = record["step"], duration(record["seconds"])
-        self.say(f"\nfinished {steps} steps in {time_taken}; everything is in {record['run_dir']}")
+        (began, first), steps = self.began, record["step"]
+        here, taken = f", the last {steps - first} of them" if first else "", duration(time.monotonic() - began)
+        self.say(f"\nfinished {steps} steps{here} in {taken}; everything is in {record['run_dir']}")
         if self.command:
             self.say(f"train further:  {self.command} train.steps={2 * steps}")
 

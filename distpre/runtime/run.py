@@ -287,7 +287,7 @@ class Run:
             if record := self.domains.close_stage(self.step, weights, records, self._fisher()):
                 self.emit(record)
         if self.stage is self.stages[-1]:
-            self._done()
+            self.record("done", step=self.step, run_dir=self.recipe.run.dir)
 
     def _fisher(self) -> dict[str, Tensor]:
         """What holds later stages, of one pass over the data, or of as many steps as the stage had."""
@@ -296,9 +296,6 @@ class Run:
         steps = min(len(self.loader.source) // self.recipe.train.batch, self.stage.last - self.stage.first)
         batches = itertools.islice(self._stream(), max(1, steps))
         return information(self.engine, self.objective, batches, index=self.step - 1, seed=self.recipe.seed)
-
-    def _done(self) -> None:
-        self.record("done", step=self.step, run_dir=self.recipe.run.dir, seconds=time.monotonic() - self.started)
 
     def note(self, text: str) -> None:
         self.record("note", text=text)

@@ -40,7 +40,7 @@ def run(ranks, steps):
     return [step(ranks, streams) for _ in range(steps)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     counts=st.lists(st.integers(0, 50), min_size=1, max_size=5).filter(sum),
     batch=st.integers(1, 23),

@@ -6,6 +6,10 @@ from rich.console import Console
 
 from distpre.runtime.report import Reporter, Screen, duration
 
+START = {
+    "kind": "start", "workers": 2, "device": "cpu", "batch": 256, "of": 600, "seconds": 3.21,
+    "parameters": {"image": 12345, "text": 678}, "resumed_from": None,
+}  # fmt: skip
 STEP = {
     "kind": "step", "step": 10, "of": 100, "samples": 2560, "samples_per_second": 1234.5, "data_wait": 0.031,
     "loss": 2.3456789, "lr": 9.8e-4, "scale": 14.2857, "memory_bytes": 512 * 2**20, "eta_seconds": 83, "terms": {},
@@ -84,19 +88,23 @@ def test_a_terminal_keeps_one_live_line_and_lets_others_stay():
 def test_evaluation_is_short_at_intervals_and_a_table_at_the_end():
     evaluation = {"kind": "eval", "step": 50, "tables": TABLES}
     assert shown(evaluation).strip() == "evaluation at step 50: retrieval R@1 0.512; zero_shot top-1 0.970"
-    done = {"kind": "done", "step": 100, "seconds": 61, "run_dir": "runs/x"}
-    text = shown(evaluation, done, command="python -m launch r.yaml")
-    for part in ("0.5123", "0.9700  [0.9500, 0.9800]", "360", "finished 100 steps in 1:01", "runs/x",
+    done = {"kind": "done", "step": 100, "run_dir": "runs/x"}
+    text = shown({**START, "seconds": 60.0}, evaluation, done, command="python -m launch r.yaml")
+    for part in ("0.5123", "0.9700  [0.9500, 0.9800]", "360", "finished 100 steps in 1:00", "runs/x",
                  "python -m launch r.yaml train.steps=200"):  # fmt: skip
         assert part in text
 
 
+def test_steps_and_time_at_the_end_are_of_all_stages_and_of_all_sets_of_workers_and_not_of_an_earlier_run():
+    stages = [{**START, "resumed_from": step, "seconds": 60.0} for step in (40, 60, 80)]
+    text = shown(*stages, {"kind": "done", "step": 100, "run_dir": "runs/x"})
+    assert "finished 100 steps, the last 60 of them in 1:00; everything is in runs/x" in text
+
+
 def test_start_says_where_training_begins():
-    start = {"kind": "start", "workers": 2, "device": "cpu", "batch": 256, "of": 600, "seconds": 3.21,
-             "parameters": {"image": 12345, "text": 678}, "resumed_from": None}  # fmt: skip
     expected = "2 workers on cpu, global batch 256, 600 steps, parameters: image 12,345 text 678; ready in 3.2 s, "
-    assert shown(start).strip() == expected + "from the beginning"
-    assert shown({**start, "resumed_from": 40}).strip() == expected + "resumed from step 40"
+    assert shown(START).strip() == expected + "from the beginning"
+    assert shown({**START, "resumed_from": 40}).strip() == expected + "resumed from step 40"
 
 
 def test_text_with_brackets_is_shown_as_it_is():
