@@ -142,9 +142,10 @@ class Term(Protocol):
 
     local is False for a term over the effective batch's embeddings (run once, its gradients injected into pass two of
     an accumulated step) and True for one that runs in each micro-batch (pixels, tokens). A term that contrasts over the
-    global batch has `gathers`: the views whose vectors, one after the other, are its rows; --check counts their bytes.
-    In an accumulated step a term that is not local finds of the student's taps those that it names in `taps`, where it
-    has that.
+    global batch has `gathers`: the views whose vectors, one after the other, are its rows; one that has every rank hold
+    all vectors of a view has `collects`: {view: rounds}, 1 for a gather and 2 for a sum of their gradients. --check
+    counts the bytes of both. In an accumulated step a term that is not local finds of the student's taps those that it
+    names in `taps`, where it has that.
     """
 
     local: bool

@@ -71,7 +71,7 @@ class Prototypes:
         self.rows, self.id, self.classes, self.temperature = rows, id, classes, temperature
         self.momentum, self.relabel, self.start = momentum, relabel, start
         self.means = Means()
-        self.memories = {"prototypes": self.means}
+        self.memories, self.collects = {"prototypes": self.means}, {rows: 1}
 
     def __call__(self, step: Step) -> TermResult:
         q, given = step.embedding(self.rows).vector, step.batch.ids[self.id]

@@ -28,9 +28,9 @@ def plan(recipe: Recipe) -> str:
     Memory is what fp32 weights, gradients and AdamW's two moments take under the ZeRO stage (Rajbhandari et al. 2020,
     section 5; bf16 is autocast and divides nothing), and the contrast's rows, columns and their gradients. Not in it:
     activations (activations.py), the contrast's tile, and the buckets through which DeepSpeed reduces gradients.
-    Bytes moved are those that a worker receives in a step, by ring collectives: weights, gradients and the embeddings
-    of contrasts that have a layout, but not what KoLeo, prototypes and contrasts place by place gather. Towers need not
-    have the weights that they start from yet.
+    Bytes moved are those that a worker receives in a step, by ring collectives: weights, gradients and embeddings, but
+    not those of contrasts of parts and place by place, whose numbers only a forward pass tells. Towers need not have
+    the weights that they start from yet.
     """
     with torch.device("meta"):
         model = build.model(recipe, fresh=False)
@@ -61,7 +61,8 @@ def plan(recipe: Recipe) -> str:
         *((f"weighting {name}", text) for name, text in _states(recipe)),
         (
             "moved a step",
-            f"{bytes_said(exchange)} of weights and gradients, 2 x {bytes_said(embeddings)} of embeddings",
+            f"{bytes_said(exchange)} of weights and gradients, 2 x {bytes_said(embeddings)} of embeddings"
+            + "".join(f", {bytes_said(n)} by {name}" for name, n in _collected(recipe, model, rows, workers)),
         ),
         ("run folder", recipe.run.dir),
         *((f"stage {s.name}", _stage(s)) for s in stages(recipe) if s.name),
@@ -157,6 +158,14 @@ def layouts(recipe: Recipe, model: Model, node: int) -> dict[str, tuple[Plan, in
             raise RecipeError(f"objective.{name}: {e}.", "Name one of those, or leave it out: auto.") from e
         out[name] = laid, rows, width
     return out
+
+
+def _collected(recipe: Recipe, model: Model, rows: int, workers: int) -> Iterator[tuple[str, int]]:
+    """(term, bytes) of embeddings that every rank has all of. rows: of a rank."""
+    for name, (term, _) in build.objective(recipe).terms.items():
+        if rounds := getattr(term, "collects", {}):
+            width = sum(n * model.towers[model.tower_of[view]].width for view, n in rounds.items())
+            yield name, 4 * width * rows * (workers - 1)
 
 
 def _states(recipe: Recipe) -> Iterator[tuple[str, str]]:

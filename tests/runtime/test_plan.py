@@ -113,6 +113,14 @@ def test_terms_that_gather_nothing_have_no_layout():
     assert two["moved a step"].endswith("2 x 12.0 KiB of embeddings")  # and as many of both views
 
 
+def test_what_every_rank_has_all_of_is_counted():
+    spread = "objective.spread={name: koleo, of: [image, text]%s}"
+    moved = [figures("launch.workers=4", spread % more)["moved a step"] for more in ("", ", within: rank")]
+    assert moved[0] == moved[1] + ", 36.0 KiB by spread"  # 2 views of 3 x 8 rows of 64, there and, summed, back
+    classes = "objective.near={name: prototypes, rows: image, id: digit, classes: 10, temperature: 0.1}"
+    assert figures(classes)["moved a step"].endswith("of embeddings, 4.0 KiB by near")
+
+
 def test_a_tower_starts_from_what_is_not_there_yet(tmp_path):
     line = figures(f"towers.image.encoder.weights={tmp_path / 'start.pt'}")["tower image"]
     assert line.endswith(f"; starts from {tmp_path / 'start.pt'}, which is not there yet")
