@@ -19,7 +19,7 @@ FIXED = ("towers", "scales", "run", "launch", "seed", "stages", "paper")  # what
 class Stage:
     """Steps first .. last - 1 of the run. recipe: complete, without stages. begins: the step its schedules count from.
 
-    of: the steps that its schedules run over.
+    of: the steps that its schedules run over. seen: samples of the stages before it.
     """
 
     number: int
@@ -30,6 +30,11 @@ class Stage:
     restart: bool = True
     begins: int = 0
     of: int = 0
+    seen: int = 0
+
+    def samples(self, step: int) -> int:
+        """Those of all global batches up to `step` of this stage."""
+        return self.seen + (step - self.first) * self.recipe.train.batch
 
 
 def stages(recipe: Recipe, document: Document | None = None) -> list[Stage]:
@@ -58,12 +63,12 @@ def stages(recipe: Recipe, document: Document | None = None) -> list[Stage]:
             raise RecipeError(what, "Leave `restart` out, or keep those of the stage before.")
         found.append((spec.name, spec.restart, its))
     total = sum(its.train.steps for *_, its in found)
-    made, first = [], 0
+    made, first, seen = [], 0, 0
     for number, (name, restart, its) in enumerate(found):
         last = first + its.train.steps
         begins, of = (first, its.train.steps) if restart else (0, total)
-        made.append(Stage(number, name, its, first, last, restart, begins, of))
-        first = last
+        made.append(Stage(number, name, its, first, last, restart, begins, of, seen))
+        first, seen = last, made[-1].samples(last)
     return made
 
 

@@ -46,10 +46,12 @@ def plan(recipe: Recipe) -> str:
     each = f"{workers:,} x {rows:,} samples a worker"
     if train.accumulation > 1:
         each += f" = {workers:,} x {train.accumulation:,} micro-batches of {rows // train.accumulation:,}"
+    last = stages(recipe)[-1]
+    seen = last.samples(last.last)
     lines = [
         ("workers", f"{_workers(recipe)}; decoding processes in each: {recipe.data.workers}"),
         ("global batch", f"{train.batch:,} samples = {each}"),
-        ("steps", f"{train.steps:,} = {train.steps * train.batch:,} samples{_epochs(recipe)}"),
+        ("steps", f"{last.last:,} = {seen:,} samples{_epochs(recipe, seen)}"),
         ("commit", f"every {train.commit_every:,} steps, the last {train.keep} kept"),
         ("evaluate", f"every {evaluate.every:,} steps on data.{evaluate.data}" if evaluate else "never"),
         *((f"tower {name}", _parameters(tower) + _start(recipe, name)) for name, tower in model.towers.items()),
@@ -72,10 +74,10 @@ def plan(recipe: Recipe) -> str:
 
 
 def _stage(stage: Stage) -> str:
-    train, replay = stage.recipe.data.sources["train"], stage.recipe.data.replay
-    where = "; ".join(f"{id} {listed(values)}" for id, values in train.where.items()) or "all samples"
+    source, replay = stage.recipe.data.sources["train"], stage.recipe.data.replay
+    where = "; ".join(f"{id} {listed(values)}" for id, values in source.where.items()) or "all samples"
     again = f"; {replay.weight:.0%} of the batch from earlier stages" if replay and stage.number else ""
-    return f"steps {stage.first + 1:,} to {stage.last:,}: {where}{again}"
+    return f"steps {stage.first + 1:,} to {stage.last:,} of {stage.recipe.train.batch:,} samples: {where}{again}"
 
 
 def _workers(recipe: Recipe) -> str:
@@ -178,14 +180,13 @@ def _states(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield name, f"{each} B a sample; of {count:,} samples {held}"
 
 
-def _epochs(recipe: Recipe) -> str:
+def _epochs(recipe: Recipe, seen: int) -> str:
     """How often the training data is seen, where the shards' indexes are there to say how much that is."""
     count = samples(recipe)
     if count is None:
         return ""
     if not count:
         return "; epochs unknown until the shards are indexed"
-    seen = recipe.train.steps * recipe.train.batch
     return f" = {seen / count:.2f} epochs of {count:,} samples"
 
 

@@ -18,7 +18,7 @@ from distpre import group
 from distpre.errors import CheckpointError, NumericError
 from distpre.objectives.objective import StepResult
 from distpre.recipe import Recipe
-from distpre.recipe.stages import stages
+from distpre.recipe.stages import Stage, stages
 from distpre.runtime import build, commit
 from distpre.runtime.commit import Commit
 from distpre.runtime.committer import Committer
@@ -152,7 +152,7 @@ class Run:
             self.reporter = Reporter(self.recipe.run.dir, self.step)
         for name, (laid, _, _) in layouts(self.recipe, self.engine.wrapped, group.ranks_a_node()).items():
             self.note(f"contrast {name} of {group.world_size()} ranks as {laid}")
-        self.meter = Meter(self.recipe.train.batch, self.stages[-1].last, self.step)
+        self.meter = Meter(self.stage, self.stages[-1].last, self.step)
         if self.begins and self.stage.name and self.stage.number == 0 and (record := self.domains.untrained()):
             self.emit(record)
         self.engine.model.register_forward_hook(lambda *_: self.meter.embedded())
@@ -335,8 +335,8 @@ class Run:
 class Meter:
     """Speed since the last report: samples a second, share of the time spent waiting for data, time to go."""
 
-    def __init__(self, batch: int, of: int, step: int):
-        self.batch, self.of, self.first = batch, of, step
+    def __init__(self, stage: Stage, of: int, step: int):
+        self.stage, self.of, self.first = stage, of, step
         self.since, self.at, self.waited = time.monotonic(), step, 0.0
         self._began_waiting = 0.0
         self.own, self._alone = 0.0, False
@@ -360,18 +360,18 @@ class Meter:
     def figures(self, step: int) -> dict[str, Any]:
         now = time.monotonic()
         seconds = max(now - self.since, 1e-9)
-        speed = (step - self.at) * self.batch / seconds
+        speed = (step - self.at) / seconds
         share = self.waited / seconds
         slowest = of_all_ranks(self.own / max(step - self.at, 1))
         self.since, self.at, self.waited, self.own = now, step, 0.0, 0.0
         return {
             "step": step,
             "of": self.of,
-            "samples": step * self.batch,
-            "samples_per_second": speed,
+            "samples": self.stage.samples(step),
+            "samples_per_second": speed * self.stage.recipe.train.batch,
             "data_wait": share,
             "slowest": slowest,
-            "eta_seconds": (self.of - step) * self.batch / max(speed, 1e-9),
+            "eta_seconds": (self.of - step) / max(speed, 1e-9),
         }
 
 

@@ -34,6 +34,12 @@ def test_without_restart_schedules_run_over_the_whole_run():
     assert (two.begins, two.of) == (0, 230)
 
 
+def test_samples_are_those_of_each_stages_own_batches():
+    one, two = stages(load(QUICKSTART, [TWO.replace("train.steps: 30", "train.steps: 30, train.batch: 16")]))
+    assert (one.samples(1), one.samples(30), two.samples(30)) == (16, 480, 480)
+    assert two.samples(32) == 480 + 2 * two.recipe.train.batch
+
+
 WRONG = {
     "[{name: a, train.stpes: 5}]": "train.stpes: there is no such key. Did you mean 'steps'",
     "[{name: a}, {name: a}]": "stages.1.name: 'a' is given twice",

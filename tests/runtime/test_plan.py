@@ -80,6 +80,13 @@ def test_epochs_are_told_once_the_shards_are_indexed(tmp_path):
     assert figures(*places)["steps"] == f"8 = 256 samples = {256 / samples:.2f} epochs of {samples:,} samples"
 
 
+def test_each_stage_is_told_with_its_own_steps_and_batch():
+    said = figures("stages=[{name: one, train.steps: 30, train.batch: 16}, {name: two}]")
+    assert said["steps"].startswith("38 = 736 samples")
+    assert said["stage one"].startswith("steps 1 to 30 of 16 samples")
+    assert said["stage two"].startswith("steps 31 to 38 of 32 samples")
+
+
 def test_a_plan_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     figures()
