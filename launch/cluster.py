@@ -85,6 +85,7 @@ def _end_own_ray() -> None:
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(left, timeout=5)
     signal.signal(signal.SIGINT, before)
 
 

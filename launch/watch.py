@@ -52,21 +52,28 @@ def end_with_parent() -> None:
 
 def _run(command: list[str]) -> tuple[int, str | None]:
     """Its exit status, and the last signal that was passed on to it."""
-    asked: list[str] = []
+    asked: list[int] = []
+    early: list[int] = []
+    driver: subprocess.Popen | None = None
 
     def pass_on(number: int, frame: object) -> None:
-        asked.append(_PASSED_ON[signal.Signals(number)])
-        driver.send_signal(number)
+        asked.append(number)
+        if driver is None:
+            early.append(number)
+        else:
+            driver.send_signal(number)
 
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     _adopt_orphans()
     before = psutil.Process().children()
-    driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
-    # An interrupt at a terminal reaches the driver by itself.
-    handlers = {signal.SIGINT: signal.SIG_IGN} | dict.fromkeys(_PASSED_ON, pass_on)
+    # An interrupt at a terminal reaches the driver by itself. SIG_IGN it would inherit, a handler it does not.
+    handlers = {signal.SIGINT: lambda *ignored: None} | dict.fromkeys(_PASSED_ON, pass_on)
     handled = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        return driver.wait(), asked[-1] if asked else None
+        driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+        for number in early:
+            driver.send_signal(number)
+        return driver.wait(), _PASSED_ON[asked[-1]] if asked else None
     finally:
         for number, handler in handled.items():
             signal.signal(number, handler)

@@ -11,8 +11,6 @@ import contextlib
 import io
 import multiprocessing
 import os
-import random
-import socket
 import sys
 import time
 import traceback
@@ -23,13 +21,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from tools.port import free_port
+
 REPOSITORY = Path(__file__).parents[1]
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["tests.preload"])
-
-# Below the ports that the system deals out by itself; each of pytest-xdist's processes (gw0, gw1, ...) has its own.
-_PORTS = 20_000 + 1_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 10)
 
 
 class RankError(AssertionError):
@@ -45,7 +42,10 @@ class ranks:  # noqa: N801  (read as a verb's object: ranks(4).run)
         """[function(*args) on rank 0, on rank 1, ...]; RANK, WORLD_SIZE and MASTER_* are set, no group is made yet."""
         with contextlib.chdir(REPOSITORY):  # whence the server, once started, imports tests.preload
             forkserver.ensure_running()
-        port = _free_port()
+        with free_port() as port:
+            return self._run(port, function, args)
+
+    def _run(self, port: int, function: Callable, args: tuple) -> list[Any]:
         ends, processes = [], []
         for rank in range(self.n):
             mine, theirs = _SERVER.Pipe(duplex=False)
@@ -103,18 +103,7 @@ def _rank(end: Connection, rank: int, n: int, port: int, function: Callable, arg
     except BaseException:
         end.send((False, traceback.format_exc()))
     end.close()
-    time.sleep(60)  # until the last rank has spoken: a group must not lose a member in its last collective
-
-
-def _free_port() -> int:
-    while True:
-        port = _PORTS + random.SystemRandom().randrange(1_000)
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
+    time.sleep(600)  # until the last rank has spoken: a group must not lose a member in its last collective
 
 
 sys.path.insert(0, str(REPOSITORY))  # functions are passed by name: tests.contrast.test_exact ...

@@ -7,6 +7,7 @@ included; one that is silent for `stall_seconds` is reported with what it was do
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import multiprocessing
 import os
@@ -65,10 +66,8 @@ class Workers:
         sequence, self.sequence = self.sequence, self.sequence + 1
         number = sequence % len(self.workers)
         self.waiting[number].append((sequence, task))
-        try:
+        with contextlib.suppress(OSError):  # dead: noticed when its result is waited for
             self.workers[number].end.send((sequence, task))
-        except OSError:
-            pass  # dead: noticed when its result is waited for
         return sequence
 
     def _result(self, sequence: int) -> Any:
@@ -113,8 +112,9 @@ class Workers:
         self.note(f"data: {why}; started again, nothing is lost")
         dead.close()
         self.workers[number] = _Worker(self.work, number)
-        for entry in self.waiting[number]:
-            self.workers[number].end.send(entry)
+        with contextlib.suppress(OSError):  # dead again
+            for entry in self.waiting[number]:
+                self.workers[number].end.send(entry)
 
     def close(self) -> None:
         for worker in self.workers:

@@ -47,7 +47,7 @@ def test_every_form_and_layout_equals_one_float64_process(world, dtype):
 
 
 @pytest.mark.cluster
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.data())
 def test_any_sizes_tile_layout_and_budget_on_any_ranks(data):
     world = data.draw(st.sampled_from([2, 3, 4, 6]))
@@ -63,7 +63,7 @@ def test_any_sizes_tile_layout_and_budget_on_any_ranks(data):
     assert_all(parts, sizes, torch.float64, seed)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(sorted(FORMS)),
     st.integers(0, 10**6),

@@ -67,7 +67,8 @@ def test_a_bad_image_keeps_its_place_with_weight_0_and_a_line(tmp_path, world_si
     assert all(line["shard"].endswith("p.tar") and "png" in line["reason"] for line in lines)
 
 
-def test_remote_shards_are_read_through_the_cache_and_without_one(tmp_path):
+def test_remote_shards_are_read_through_the_cache_and_without_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     (name,) = numbered(tmp_path, [6])
     with open(name, "rb") as local, fsspec.open("memory://bucket/s.tar", "wb") as remote:
         remote.write(local.read())

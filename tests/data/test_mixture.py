@@ -56,7 +56,7 @@ def test_two_sources_are_drawn_by_their_weights(tars, world_size, weights, expec
     assert {counts[n] for n in range(10, 15)} == {expected[1] // 5}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
     data=st.data(),

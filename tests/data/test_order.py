@@ -28,7 +28,7 @@ def plain_epoch(counts, seed, epoch, window):
     return out
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(counts_with_a_sample, st.integers(1, 120), st.integers(0, 2**63), st.data())
 def test_any_slots_are_those_of_the_plain_list(counts, window, seed, data):
     n, epochs = sum(counts), 3
@@ -38,7 +38,7 @@ def test_any_slots_are_those_of_the_plain_list(counts, window, seed, data):
     assert list(zip(e.tolist(), o.tolist(), strict=True)) == [plain[s] for s in slots]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(counts_with_a_sample, st.integers(1, 120), st.integers(0, 1000))
 def test_an_epoch_has_every_sample_once(counts, window, seed):
     order, n = Order(counts, seed, window), sum(counts)
@@ -54,7 +54,7 @@ def test_epochs_and_seeds_differ():
     assert len({first(0, 0), first(0, 1), first(1, 0), first(1, 1)}) == 4
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(counts_with_a_sample, st.integers(1, 120))
 def test_reads_stay_inside_a_window_of_whole_shards(counts, window):
     epoch = Order(counts, 0, window).epoch(0)

@@ -44,7 +44,7 @@ names = st.text("abc/.\u00e9\u5199 _", min_size=1, max_size=300).filter(lambda s
 kinds = st.sampled_from([tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, b"Z"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(names, st.integers(0, 2000), kinds), min_size=1, max_size=8),
     st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),

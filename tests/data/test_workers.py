@@ -8,13 +8,13 @@ import textwrap
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from distpre.data.loader import Loader
 from distpre.data.workers import Workers
 from distpre.errors import DataError
 from tests.data.tars import VIEWS, source
+from tests.processes import alive
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -90,15 +90,11 @@ def test_a_silent_worker_is_reported_once_with_its_stack():
             return task
 
         def dreams(self):
-            time.sleep(3)
+            time.sleep(5)
 
-    results, said = made_by(Sleeps(), [5], 1, stall_seconds=0.5)
+    results, said = made_by(Sleeps(), [5], 1, stall_seconds=1.5)
     assert results == [5] and len(said) == 1
     assert "silent" in said[0] and "read shard-007.tar" in said[0] and "dreams" in said[0]
-
-
-def alive(pids):
-    return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
 
 
 def test_closing_ends_every_worker(tmp_path):
@@ -128,10 +124,7 @@ def test_no_worker_outlives_a_parent_that_was_killed(tmp_path):
     assert len(alive(pids)) == 3
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 20
-    while alive(pids) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert alive(pids) == []
+    assert alive(pids, seconds=60) == []
 
 
 def test_a_process_that_may_have_no_children_makes_batches_itself(tmp_path):

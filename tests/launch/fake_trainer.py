@@ -42,7 +42,7 @@ def dies_once(recipe, sink, stop):
         return {"status": "finished"}
     if RANK == 1:
         _left(recipe, "child").write_text(str(_child()))
-        time.sleep(0.5)
+        time.sleep(2)  # its step is heard
         _left(recipe, "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     while not _left(recipe, "died").exists():
@@ -62,7 +62,7 @@ def stands_still_once(recipe, sink, stop):
     if _left(recipe, "stood").exists():
         return {"status": "finished"}
     stop()
-    time.sleep(1)  # a heartbeat says that it has begun
+    time.sleep(2)  # a heartbeat says that it has begun
     if RANK == 1:
         _left(recipe, "stood").touch()
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -81,6 +81,7 @@ def stalls(recipe, sink, stop):
 def until_stopped(recipe, sink, stop):
     """Trains until it is asked to stop, with a child process of its own, as a loader has."""
     _child()
+    _meet(recipe)
     while stop() is None:
         sink({"kind": "note", "text": "training"})
         time.sleep(0.1)
@@ -89,11 +90,16 @@ def until_stopped(recipe, sink, stop):
 
 
 def deaf(recipe, sink, stop):
+    _meet(recipe)
+    sink({"kind": "note", "text": "training"})
+    time.sleep(120)
+
+
+def _meet(recipe):
+    """Waits for the other rank; each leaves its process's id."""
     _left(recipe, f"pid-{RANK}").write_text(str(os.getpid()))
     while not (_left(recipe, "pid-0").exists() and _left(recipe, "pid-1").exists()):
         time.sleep(0.01)
-    sink({"kind": "note", "text": "training"})
-    time.sleep(120)
 
 
 def _child():

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import stat
 
@@ -63,12 +64,10 @@ def test_an_address_where_nobody_answers_is_told():
 
 @pytest.mark.cluster
 def test_our_own_ray_listens_on_loopback_behind_a_private_token(ray_of_two):
-    listening = [
-        c.laddr.ip
-        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
-        for c in process.net_connections("tcp")
-        if c.status == psutil.CONN_LISTEN
-    ]
+    listening = []
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            listening += [c.laddr.ip for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     assert listening and all(ip.removeprefix("::ffff:") == "127.0.0.1" for ip in listening)
     assert os.environ["RAY_AUTH_MODE"] == "token"
     token = os.stat(os.environ["RAY_AUTH_TOKEN_PATH"])

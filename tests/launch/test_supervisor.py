@@ -1,12 +1,12 @@
 import os
+import re
 import signal
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from distpre.runtime.signals import Stop
+from tests.processes import alive
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_of_two")]
 
@@ -42,16 +42,6 @@ def supervise(recipe, trainer, *, screen=None, stop=None, max_restarts=1, stall_
     ).run()
 
 
-def gone(pid, seconds=10):
-    """The process ends by itself within `seconds`."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return True
-        time.sleep(0.1)
-    return False
-
-
 def test_every_rank_gets_its_place_and_the_screen_every_record(recipe, tmp_path):
     screen = Shown()
     assert supervise(recipe, "to_the_end", screen=screen) == 0
@@ -79,7 +69,7 @@ def test_killed_worker_brings_a_new_group_and_takes_its_children_along(recipe, t
     assert supervise(recipe, "dies_once", screen=screen) == 0
     (line,) = screen.lines
     assert line.startswith("the process of rank 1 died after step 7; restarting from the last commit")
-    assert gone(int((tmp_path / "run" / "child").read_text()))
+    assert alive([int((tmp_path / "run" / "child").read_text())], seconds=30) == []
     assert "".join(capfd.readouterr()) == ""
 
 
@@ -94,14 +84,14 @@ def test_used_up_restarts_end_the_run_with_the_last_words(recipe, capfd):
 
 def test_silent_process_is_a_fault_with_its_rank(recipe):
     screen = Shown()
-    assert supervise(recipe, "stands_still_once", screen=screen, silent_seconds=2) == 0
+    assert supervise(recipe, "stands_still_once", screen=screen, silent_seconds=4) == 0
     (line,) = screen.lines
-    assert line.startswith("rank 1 has not answered for 2 s before the first step; restarting")
+    assert re.match(r"rank 1 has not answered for \d s before the first step; restarting", line), line
 
 
 def test_trainer_without_progress_is_a_fault_with_its_rank(recipe, capfd):
     assert supervise(recipe, "stalls", max_restarts=0, stall_seconds=2) == 1
-    assert "rank 1 has made no step for 2 s" in capfd.readouterr().err
+    assert re.search(r"rank 1 has made no step for \d s", capfd.readouterr().err)
 
 
 def test_signal_lets_every_rank_commit(recipe, tmp_path):
@@ -116,7 +106,7 @@ def test_second_interrupt_kills_a_group_that_does_not_listen(recipe, tmp_path):
     with Stop() as stop, pytest.raises(KeyboardInterrupt):
         supervise(recipe, "deaf", screen=screen, stop=stop)
     pids = [int(Path(tmp_path / "run" / f"pid-{rank}").read_text()) for rank in (0, 1)]
-    assert all(gone(pid) for pid in pids)
+    assert alive(pids, seconds=30) == []
 
 
 def test_room_for_more_workers_is_taken_after_a_commit(recipe, tmp_path):
@@ -128,7 +118,7 @@ def test_room_for_more_workers_is_taken_after_a_commit(recipe, tmp_path):
 
     total = int(ray.cluster_resources()["CPU"])
     held = ray.util.placement_group([{"CPU": total - 1}])
-    assert held.wait(10)
+    assert held.wait(60)
     screen = Shown(lambda record: ray.util.remove_placement_group(held) if record.get("step") == 1 else None)
     spec = LaunchSpec(workers={"min": 1, "max": 2}, cpus_per_worker=1, gpus_per_worker=0)
     supervisor = Supervisor(recipe, spec, screen=screen, stop=Stop(), patience=10.0, trainer="fake_trainer:grows")

@@ -57,7 +57,7 @@ def test_usr1_reaches_the_driver_which_is_not_started_again(trap, tmp_path):
     while not up.exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(10) == 75
+    assert process.wait(60) == 75
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")

@@ -68,7 +68,6 @@ def leaves(run: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(280)
 @pytest.mark.parametrize("zero", [1, 3])
 def test_4_2_3_1_4_workers_with_kills_between_are_the_unbroken_run(zero, tmp_path):
     ranks(4).run(trained, str(tmp_path), "whole", zero, STEPS)

@@ -73,7 +73,6 @@ def test_what_a_weighting_said_last_stands_beside_the_measures(tmp_path):
 
 
 @pytest.mark.cluster
-def test_a_training_that_fails_is_told_with_the_end_of_its_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(compare, "PRELOAD", [])
+def test_a_training_that_fails_is_told_with_the_end_of_its_log(tmp_path):
     with pytest.raises(compare.RunFailed, match=r"base-0 ended with 2. \S+\.log ends so:\nerror: \S+: cannot be read"):
         compare.train([str(tmp_path / "nothing.yaml")], tmp_path / "out/base-0.log", "base-0")

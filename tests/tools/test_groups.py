@@ -58,7 +58,7 @@ def test_the_views_of_a_sample_are_fields(tmp_path):
     assert len(source) == 2
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(persons=st.lists(st.sampled_from("abcde"), min_size=1, max_size=30), size=st.integers(1, 8))
 def test_a_group_is_never_in_two_shards(tmp_path_factory, persons, size):
     folder = tmp_path_factory.mktemp("groups")

@@ -56,7 +56,7 @@ def remembered(run: Path) -> torch.Tensor:
 def test_epsilon_and_losses_of_a_killed_and_resized_run_are_the_unbroken_ones(tmp_path):
     ranks(2).run(trained, str(tmp_path), "whole", STEPS)
     for workers, until in ((2, 37), (1, 43), (2, 52)):
-        with pytest.raises(RankError, match="died"):
+        with pytest.raises(RankError):
             ranks(workers).run(trained, str(tmp_path), "broken", until)
     ranks(1).run(trained, str(tmp_path), "broken", STEPS)
     runs = (tmp_path / "whole", tmp_path / "broken")

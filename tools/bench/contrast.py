@@ -15,7 +15,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import socket
 import statistics
 import time
 import warnings
@@ -31,6 +30,8 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+
+from tools.port import free_port
 
 PEER = "open_clip, local + gather_with_grad"
 OURS = "ours, "
@@ -241,21 +242,19 @@ def _group(n: int, function: Callable, *args: Any) -> list[Any]:
     """[function(*args) on rank 0, 1, ...] of n real processes; one process makes no group of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "open_clip"])
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     pipes = [context.Pipe(duplex=False) for _ in range(n)]
-    processes = [
-        context.Process(target=_ranked, args=(rank, n, port, mine, function, args), daemon=True)
-        for rank, (_, mine) in enumerate(pipes)
-    ]
-    for process in processes:
-        process.start()
-    for _, mine in pipes:
-        mine.close()
-    out = [theirs.recv() for theirs, _ in pipes]
-    for process in processes:
-        process.join()
+    with free_port() as port:
+        processes = [
+            context.Process(target=_ranked, args=(rank, n, port, mine, function, args), daemon=True)
+            for rank, (_, mine) in enumerate(pipes)
+        ]
+        for process in processes:
+            process.start()
+        for _, mine in pipes:
+            mine.close()
+        out = [theirs.recv() for theirs, _ in pipes]
+        for process in processes:
+            process.join()
     return out
 
 

@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import random
-import socket
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ import torch
 
 from distpre.recipe import Recipe, load, resolved
 from distpre.runtime.commit import MARK, commits, newest
+from tools.port import free_port
 
 RECIPE = str(Path(__file__).parents[2] / "recipes/quickstart.yaml") + ":small"
 STEPS_A_KILL, COMMIT_EVERY = 6, 5
@@ -71,19 +71,21 @@ def killed(folder: Path, count: int, ranks: int, zero: int, rng: random.Random, 
     words += [f"launch.workers={ranks}", f"train.zero={zero}", "train.batch=24", "train.log_every=1"]
     words += [f"train.steps={STEPS_A_KILL * (count + 1)}", f"train.commit_every={COMMIT_EVERY}"]
     whole, broken = (load(RECIPE, [*words, f"run.dir={folder / name}"]) for name in ("whole", "broken"))
-    Group(whole, ranks).ends()
+    with free_port() as port:
+        Group(whole, ranks, port).ends()
     kills = Kills()
     for number in range(count):
-        group = Group(broken, ranks)
-        try:
-            early = rng.random() < STARTING
-            if early or not group.steps(rng.randint(1, 2 * COMMIT_EVERY)):
-                time.sleep(rng.uniform(0, 1.5))
-            else:
-                time.sleep(rng.uniform(0, 2 * group.step_seconds))
-            group.kill(rng.randrange(ranks))
-        finally:
-            group.end()
+        with free_port() as port:
+            group = Group(broken, ranks, port)
+            try:
+                early = rng.random() < STARTING
+                if early or not group.steps(rng.randint(1, 2 * COMMIT_EVERY)):
+                    time.sleep(rng.uniform(0, 1.5))
+                else:
+                    time.sleep(rng.uniform(0, 2 * group.step_seconds))
+                group.kill(rng.randrange(ranks))
+            finally:
+                group.end()
         at, since = group.seen, commits(broken.run.dir)
         kept = since[-1].step if since else 0
         kills.starting += not at
@@ -92,18 +94,16 @@ def killed(folder: Path, count: int, ranks: int, zero: int, rng: random.Random, 
         kills.repeated += max(0, at - kept)
         kills.resumed_at.add(kept)
         say(f"kill {number + 1} of {count}: after step {at}, the newest commit is of step {kept}")
-    Group(broken, ranks).ends()
+    with free_port() as port:
+        Group(broken, ranks, port).ends()
     return kills, differences(whole, broken)
 
 
 class Group:
     """The ranks of a run, forked from one process that has the heavy libraries imported."""
 
-    def __init__(self, recipe: Recipe, ranks: int):
+    def __init__(self, recipe: Recipe, ranks: int, port: int):
         _SERVER.set_forkserver_preload(["tools.preload"])
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
         self.said, theirs = _SERVER.Pipe(duplex=False)
         self.processes = [
             _SERVER.Process(target=_rank, args=(theirs, recipe.dump(), rank, ranks, port)) for rank in range(ranks)
