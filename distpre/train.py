@@ -80,6 +80,8 @@ def main() -> int:
         prepare(recipe, lambda text: print(text, file=sys.stderr))
         with Screen() as screen, Stop() as stop:
             outcome = train(recipe, sink=screen.show, stop=stop)
+            if first and outcome["status"] == "stopped":
+                screen.say(f"stopped after step {outcome['step']}; the same command goes on")
     except DistpreError as e:
         if first or e.exit_status == 1:
             print(f"error: {e}", file=sys.stderr)

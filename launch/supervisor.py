@@ -80,6 +80,7 @@ class Supervisor:
                 if end.kind == "finished":
                     return 0
                 if self.stop.reason:
+                    self.screen.say(f"stopped{self._where()}; the same command goes on")
                     return EXIT_STATUS[self.stop.reason]
                 waits = "restart"  # it made way for a larger group, and what it held comes free by and by
                 continue

@@ -61,9 +61,10 @@ def test_interrupted_run_commits_and_goes_on_to_the_same_losses(whole, tmp_path)
         while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n")):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=120)
+        told = process.communicate(timeout=120)[0]
     assert process.returncode == 130
     stopped_at = max(losses(tmp_path / "runs/broken"))
+    assert f"stopped after step {stopped_at}; the same command goes on\n" in told
     assert (tmp_path / f"runs/broken/checkpoints/step-{stopped_at:08d}/COMMIT").exists()
     done = command(*words, cwd=tmp_path)
     assert done.returncode == 0 and f"resumed from step {stopped_at}" in done.stdout

@@ -98,6 +98,7 @@ def test_signal_lets_every_rank_commit(recipe, tmp_path):
     with Stop() as stop:
         screen = Shown(lambda record: os.kill(os.getpid(), signal.SIGUSR1))
         assert supervise(recipe, "until_stopped", screen=screen, stop=stop) == 75
+    assert screen.lines[-1] == "stopped before the first step; the same command goes on"
     assert [(tmp_path / "run" / f"committed-{rank}").read_text() for rank in (0, 1)] == ["usr1", "usr1"]
 
 
