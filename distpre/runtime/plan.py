@@ -166,7 +166,8 @@ def _collected(recipe: Recipe, model: Model, rows: int, workers: int) -> Iterato
     """(term, bytes) of embeddings that every rank has all of. rows: of a rank."""
     for name, (term, _) in build.objective(recipe).terms.items():
         if rounds := getattr(term, "collects", {}):
-            width = sum(n * model.towers[model.tower_of[view]].width for view, n in rounds.items())
+            towers = {view: model.towers[model.tower_of[view.rpartition(".")[2]]] for view in rounds}
+            width = sum(n * towers[view].width for view, n in rounds.items())
             yield name, 4 * width * rows * (workers - 1)
 
 

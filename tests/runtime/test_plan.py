@@ -124,8 +124,10 @@ def test_what_every_rank_has_all_of_is_counted():
     spread = "objective.spread={name: koleo, of: [image, text]%s}"
     moved = [figures("launch.workers=4", spread % more)["moved a step"] for more in ("", ", within: rank")]
     assert moved[0] == moved[1] + ", 36.0 KiB by spread"  # 2 views of 3 x 8 rows of 64, there and, summed, back
-    classes = "objective.near={name: prototypes, rows: image, id: digit, classes: 10, temperature: 0.1}"
-    assert figures(classes)["moved a step"].endswith("of embeddings, 4.0 KiB by near")
+    ema = "teachers={ema: {name: ema, momentum: 0.9, views: [image]}}"
+    for rows in ("image", "ema.image"):
+        classes = f"objective.near={{name: prototypes, rows: {rows}, id: digit, classes: 10, temperature: 0.1}}"
+        assert figures(ema, classes)["moved a step"].endswith("of embeddings, 4.0 KiB by near")
 
 
 def test_a_tower_starts_from_what_is_not_there_yet(tmp_path):
