@@ -27,7 +27,7 @@ class KoLeo:
 
     def __init__(self, of: list[str], within: Literal["batch", "rank"] = "batch"):
         self.of, self.within = of, within
-        self.collects = dict.fromkeys(of, 3) if within == "batch" else {}
+        self.collects = dict.fromkeys(of, 3) if within == "batch" else {}  # there, and summed, back
 
     def __call__(self, step: Step) -> TermResult:
         parts = [self._view(step, view) for view in self.of]

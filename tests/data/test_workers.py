@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from distpre.data import workers
 from distpre.data.loader import Loader
 from distpre.data.workers import Workers
 from distpre.errors import DataError
@@ -61,6 +62,27 @@ def test_a_task_that_kills_every_worker_is_given_up_with_its_name():
 
     with pytest.raises(DataError, match=r"ended with SIGTERM.*3 times over the same batch \(3\).*out of memory"):
         made_by(deadly, range(6), 2)
+
+
+def test_a_worker_that_dies_before_it_has_its_tasks_is_replaced_too(tmp_path, monkeypatch):
+    made, begin = [], workers._Worker.__init__
+
+    def second_dies(self, *arguments):
+        begin(self, *arguments)
+        made.append(self)
+        if len(made) == 2:
+            self.process.kill()
+            self.process.join()
+
+    def dies_once(task):
+        if task == 3 and not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return task
+
+    monkeypatch.setattr(workers._Worker, "__init__", second_dies)
+    assert made_by(dies_once, range(6), 1)[0] == list(range(6))
+    assert len(made) == 3
 
 
 def test_an_error_of_ours_arrives_as_it_was_raised():

@@ -60,6 +60,24 @@ def test_usr1_reaches_the_driver_which_is_not_started_again(trap, tmp_path):
     assert process.wait(60) == 75
 
 
+def test_usr1_that_comes_while_the_driver_starts_is_passed_on(tmp_path, monkeypatch):
+    up, start = tmp_path / "up", subprocess.Popen
+
+    def slow(*words, **keywords):
+        process = start(*words, **keywords)
+        while not up.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return process
+
+    monkeypatch.setattr("launch.watch.subprocess.Popen", slow)
+    before = signal.signal(signal.SIGUSR1, lambda *ignored: None)
+    try:
+        assert watch(driver(tmp_path, f"trap 'exit 75' USR1; touch {up}; while :; do sleep 0.1; done"), None) == 75
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
 def test_nothing_outlives_the_driver(tmp_path):
     left = tmp_path / "left"
